@@ -1,0 +1,172 @@
+"""`python -m analysis results/<sweep>`: from the tables to the answer, its tables, figures and page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis import figures, report, tables
+from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict, associations, spreads, verdict
+from analysis.happiness import happy_unhappy
+from analysis.measures.generalization import gaps
+from analysis.measures.similarity import MEASURES
+from analysis.storage import Store
+
+
+def analyse(
+    store: Store,
+    measures: Sequence[str] = tuple(MEASURES),
+    *,
+    alpha: float = 0.05,
+    num_permutations: int = 9999,
+    num_dispersion_permutations: int = 999,
+    seed: int = 0,
+    name: str | None = None,
+    console: Console | None = None,
+) -> Verdict:
+    """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
+
+    `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
+    the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
+    no families.
+    """
+    trials = tables.read(store, "trials")
+    if trials.empty:
+        raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
+    gap_table = gaps(tables.read(store, "replicas"))
+    spread_table = spreads(store, measures)
+    association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
+    happy = happy_unhappy(store, gap_table, measures, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
+    answer = verdict(association)
+    drawn = _draw(spread_table, gap_table, association)
+    written = []
+    for title, table in (("spread", spread_table), ("association", association), ("happy_unhappy", happy)):
+        written.append(f"analysis/{title}.parquet")
+        store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
+    for title, (png, _) in drawn.items():
+        written.append(f"figures/{title}.png")
+        store.write(written[-1], png)
+    page = report.render(name or _shown(store), answer, trials, spread_table, gap_table, association, happy, drawn)
+    written.append("report.html")
+    store.write("report.html", page.encode())
+    answer = replace(answer, files=tuple(written))
+    if console is not None:
+        _print(console, association, answer, _shown(store))
+    return answer
+
+
+def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, tuple[bytes, str]]:
+    found = {
+        "gap_against_spread": (
+            figures.gap_against_spread(spread_table, gap_table, association),
+            "Generalization gap against spread at the end of training, per layer. ρ is Spearman's correlation over "
+            "families with its 95 % bootstrap interval; p is two-sided from permutations, Holm-adjusted over "
+            "layers; n counts families.",
+        ),
+        "spread_by_moment": (
+            figures.spread_by_moment(spread_table),
+            "Spread of the stressed families just before their first swap, right after it (same weights, new "
+            "functions, 0 steps) and at the end, by swap epoch. Families with the same history share their line "
+            "before the swap.",
+        ),
+    }
+    return {title: (png, caption) for title, (png, caption) in found.items() if png is not None}
+
+
+def _shown(store: Store) -> str:
+    if not store.is_local:
+        return store.root
+    relative = os.path.relpath(store.base)
+    return store.base if relative.startswith("..") else relative
+
+
+def _print(console: Console, association: pd.DataFrame, answer: Verdict, root: str) -> None:
+    rows = association[(association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == PRIMARY_PREDICTOR)]
+    table = Table(
+        title=f"Spearman's rho over families: spread at {PRIMARY_MOMENT} against {PRIMARY_PREDICTOR}",
+        title_justify="left",
+    )
+    for column in ("measure", "layer"):
+        table.add_column(column)
+    for column in ("rho", "95 % interval", "p (Holm)", "families"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for row in rows.to_dict("records"):
+        table.add_row(
+            row["measure"],
+            row["layer"],
+            report.number(row["rho"]),
+            report.interval(row["rho_low"], row["rho_high"]),
+            report.number(row["p_holm"]),
+            str(row["num_families"]),
+            row["verdict"],
+            style=None,
+        )
+    console.print(table)
+    console.print(answer.text, markup=False, highlight=False)
+    for file in answer.files:
+        console.print(f"  {root}/{file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _measures(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known are {', '.join(MEASURES)}")
+    return names
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Exit code 0 with an answer, 2 where there is nothing to analyse."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description="Answer the question from the tables of a sweep.")
+    parser.add_argument("results", help="folder or URI of a sweep's results")
+    parser.add_argument(
+        "--measures",
+        type=_measures,
+        default=list(MEASURES),
+        metavar="NAME,...",
+        help=f"measures of distance (default: {','.join(MEASURES)})",
+    )
+    parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
+    parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
+    chosen = parser.parse_args(arguments)
+    try:
+        analyse(
+            Store(chosen.results),
+            chosen.measures,
+            alpha=chosen.alpha,
+            num_permutations=chosen.permutations,
+            seed=chosen.seed,
+            console=Console(),
+        )
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: each measure usable alone, while a family trains and afterwards."""

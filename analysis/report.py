@@ -1,0 +1,271 @@
+"""One self-contained HTML page: question, answer with its n and interval, figures, tables, failures, provenance."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+
+import numpy as np
+import pandas as pd
+
+from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
+from analysis.measures.generalization import PREDICTORS
+from analysis.measures.similarity import MEASURES
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --paper: #ffffff; --card: #f4f6f8;
+        --line: #d9dee3; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ec; --soft: #9aa5b0; --paper: #14181c; --card: #1d2328; --line: #343c44; --accent: #56b4e9; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+       font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+p.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
+.verdict { background: var(--card); border-left: 5px solid var(--accent); border-radius: 6px; padding: 1rem 1.25rem;
+           margin: 1.5rem 0; }
+.verdict strong { display: block; font-size: 1.5rem; color: var(--accent); }
+figure { margin: 1.2rem 0; } img { width: 100%; height: auto; border-radius: 6px; background: #fff; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; width: 100%; }
+caption { text-align: left; padding-bottom: .4rem; }
+th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number, th.number { text-align: right; } th { color: var(--soft); font-weight: 600; }
+code, pre { font: .85rem/1.5 ui-monospace, monospace; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
+details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
+"""
+
+INTRODUCTION = f"""<p>The <b>Anna Karenina principle</b> (AKP) says yes. Each family is one training recipe, run with
+several seeds; its <b>spread</b> is how far apart its replicas are in representation, on the same probe samples.
+The primary question was declared before any data were seen: measure {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT},
+predictor {PRIMARY_PREDICTOR} ({escape(PREDICTORS[PRIMARY_PREDICTOR])}, against the labels trained on). AKP, anti-AKP,
+mixed and no effect are all possible answers; everything but the primary question is exploratory. No effect means that
+none was found at this n.</p>"""
+
+
+def render(
+    name: str,
+    verdict: Verdict,
+    trials: pd.DataFrame,
+    spreads: pd.DataFrame,
+    gaps: pd.DataFrame,
+    associations: pd.DataFrame,
+    happy: pd.DataFrame,
+    figures: Mapping[str, tuple[bytes, str]],
+) -> str:
+    """The page. `trials` is the table of that name; `figures` maps a title to a PNG and its caption."""
+    primary = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
+    sections = [
+        "<h1>Do networks that generalize badly differ more from each other, inside?</h1>",
+        f"<p class='soft'>{escape(name)}</p>",
+        f"<div class='verdict'><strong>{escape(verdict.answer)}</strong>{escape(verdict.text)}</div>",
+        INTRODUCTION,
+        *[
+            f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for title, (png, caption) in figures.items()
+        ],
+        "<h2>Association of spread with generalization</h2>",
+        _associations(primary, f"At the end of training, predictor {PRIMARY_PREDICTOR}. {_estimators(primary)}"),
+        "<details><summary>All moments and predictors (exploratory)</summary>",
+        _associations(associations, _estimators(associations) + " " + "; ".join(sorted(set(associations["caveat"]) - {""}))),
+        "</details>",
+        "<h2>Happy against unhappy families</h2>",
+        _happy(happy),
+        "<h2>Most extreme families</h2>",
+        _extremes(spreads, gaps),
+        "<h2>What failed, diverged or was left out</h2>",
+        _left_out(trials, spreads, gaps),
+        "<h2>Provenance</h2>",
+        _provenance(trials),
+        "<h2>Reproduce</h2>",
+        f"<pre>python -m sweep.run {escape(name)}/sweep.yaml   # runs only what is missing\n"
+        f"python -m analysis {escape(name)}   # rebuilds this page and analysis/*.parquet from the tables</pre>",
+        "<p class='soft'>Every number here is in <code>analysis/spread.parquet</code>, "
+        "<code>analysis/association.parquet</code> or <code>analysis/happy_unhappy.parquet</code>, with its "
+        "estimator, n, interval and seed.</p>",
+    ]
+    body = "\n".join(sections)
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        f"content='width=device-width, initial-scale=1'><title>{escape(name)}: "
+        f"{escape(verdict.answer)}</title><style>{STYLE}</style></head>"
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A value as text: numbers to so many significant digits, whole numbers whole, a missing value as a dash."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    if isinstance(value, (float, np.floating)) and not float(value).is_integer():
+        return f"{value:.{digits}g}"
+    return f"{int(value)}" if isinstance(value, (float, np.floating)) and np.isfinite(value) else str(value)
+
+
+def interval(low: float, high: float) -> str:
+    return f"[{number(low)}, {number(high)}]" if np.isfinite(low) else "–"
+
+
+def _table(rows: pd.DataFrame, caption: str = "") -> str:
+    """A DataFrame as an HTML table, everything escaped, numbers to the right."""
+    if rows.empty:
+        return "<p class='soft'>none</p>"
+    numeric = [pd.api.types.is_numeric_dtype(rows[column]) for column in rows]
+
+    def cells(values: Iterable[object], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if right else ''}>{escape(number(value))}</{tag}>"
+            for value, right in zip(values, numeric, strict=True)
+        )
+
+    lines = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows.itertuples(index=False, name=None))
+    return (
+        f"<div class='scroll'><table>{f'<caption>{escape(caption)}</caption>' if caption else ''}"
+        f"<thead><tr>{cells(rows.columns, 'th')}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _estimators(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    measures = "; ".join(f"{name}: spread is {MEASURES[name].spread_title}" for name in dict.fromkeys(rows["measure"]))
+    return (
+        f"Spearman's rho over families ({measures}); 95 % percentile interval over {row['num_bootstrap']} bootstrap "
+        f"resamples of families; two-sided p from {row['num_permutations']} permutations, Holm over layers; seed "
+        f"{row['seed']}."
+    )
+
+
+def _associations(rows: pd.DataFrame, caption: str) -> str:
+    return _table(
+        pd.DataFrame(
+            {
+                "measure": rows["measure"],
+                "moment": rows["moment"].where(rows["epoch"].isna(), "epoch " + rows["epoch"].astype("string")),
+                "layer": rows["layer"],
+                "predictor": rows["predictor"],
+                "rho": rows["rho"],
+                "95 % interval": [interval(*pair) for pair in zip(rows["rho_low"], rows["rho_high"], strict=True)],
+                "p": rows["p"],
+                "p (Holm)": rows["p_holm"],
+                "families": rows["num_families"],
+                "dropped": rows["num_dropped"],
+                "distinct spreads": rows["num_distinct_spreads"],
+                "verdict": rows["verdict"] + rows["reason"].map(lambda reason: f" ({reason})" if reason else ""),
+            }
+        ),
+        caption,
+    )
+
+
+def _happy(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "<p class='soft'>none</p>"
+    row = rows.iloc[0]
+    caption = (
+        f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, differences "
+        f"between families included. PERMDISP F; p from {row['num_permutations']} permutations of whole families, "
+        "Holm over layers; 95 % bootstrap interval of the difference over families."
+    )
+    return _table(
+        pd.DataFrame(
+            {
+                "measure": rows["measure"],
+                "layer": rows["layer"],
+                "happy": rows["dispersion_happy"],
+                "unhappy": rows["dispersion_unhappy"],
+                "difference": rows["difference"],
+                "95 % interval": [interval(*pair) for pair in zip(rows["difference_low"], rows["difference_high"], strict=True)],
+                "F": rows["f"],
+                "p": rows["p"],
+                "p (Holm)": rows["p_holm"],
+                "families": [
+                    f"{number(a)} + {number(b)}" for a, b in zip(rows["num_families_happy"], rows["num_families_unhappy"], strict=True)
+                ],
+                "networks": [
+                    f"{number(a)} + {number(b)}" for a, b in zip(rows["num_networks_happy"], rows["num_networks_unhappy"], strict=True)
+                ],
+                "verdict": rows["verdict"] + rows["reason"].map(lambda reason: f" ({reason})" if reason else ""),
+            }
+        ),
+        caption,
+    )
+
+
+def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> str:
+    """The families of largest and smallest spread, averaged over layers, under the primary measure and moment."""
+    chosen = spreads[(spreads["measure"] == PRIMARY_MEASURE) & (spreads["moment"] == PRIMARY_MOMENT)]
+    if chosen.empty:
+        return "<p class='soft'>none</p>"
+    mean = chosen.groupby("trial", as_index=False).agg(
+        schedule=("schedule", "first"),
+        spread=("spread", "mean"),
+        layers=("spread", "count"),
+        replicas=("num_replicas", "min"),
+    )
+    mean = mean.merge(gaps[["trial", PRIMARY_PREDICTOR, f"{PRIMARY_PREDICTOR}_se"]], on="trial", how="left")
+    mean = mean.dropna(subset="spread").sort_values(["spread", "trial"], ascending=[False, True], ignore_index=True)
+    mean.insert(0, "rank", mean.index + 1)
+    if len(mean) > 2 * num_rows:
+        mean = pd.concat([mean.head(num_rows), mean.tail(num_rows)])
+    mean = mean.rename(columns={f"{PRIMARY_PREDICTOR}_se": "SE of the gap", "replicas": "replicas (fewest)"})
+    return _table(
+        mean,
+        f"By spread ({MEASURES[PRIMARY_MEASURE].spread_title}) at {PRIMARY_MOMENT}, mean over layers; "
+        f"{PRIMARY_PREDICTOR} is the mean over replicas that did not diverge, SE its standard error.",
+    )
+
+
+def _left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    status = trials["status"].value_counts()
+    done = trials[trials["status"] == "done"]
+    lines = [
+        f"<p>{', '.join(f'{count} families {escape(str(name))}' for name, count in status.items()) or 'no families'}; "
+        f"{int(gaps['num_diverged'].sum())} of {int(gaps['num_replicas'].sum())} replicas diverged, in "
+        f"{int((gaps['num_diverged'] > 0).sum())} families; {done['base'].nunique()} base recipe(s) among those "
+        f"done, of which {spreads['trial'].nunique()} families are compared here.</p>"
+    ]
+    dropped = spreads[(spreads["num_dropped"] > 0) & (spreads["measure"] == spreads["measure"].min())]
+    if len(dropped):
+        lines.append(
+            _table(
+                dropped.groupby(["moment", "layer"], sort=False, as_index=False).agg(
+                    replicas_dropped=("num_dropped", "sum"),
+                    families_affected=("trial", "nunique"),
+                    families_without_spread=("spread", lambda values: int(values.isna().sum())),
+                ),
+                "Replicas that diverged, or whose representation is constant or not finite, have no distance to others.",
+            )
+        )
+    failed = trials[trials["status"] != "done"]
+    if len(failed):
+        lines.append(_table(failed[["trial", "schedule", "status", "error_type", "error_message"]]))
+    return "\n".join(lines)
+
+
+def _provenance(trials: pd.DataFrame) -> str:
+    facts: dict[str, set[str]] = {}
+    for text in trials["provenance"].dropna():
+        for key, value in json.loads(text).items():
+            facts.setdefault(str(key), set()).add(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+    for column in ("dataset", "base", "device", "host"):
+        facts[column] = set(trials[column].dropna())
+    rows = pd.DataFrame([(key, "; ".join(sorted(values))) for key, values in facts.items() if values], columns=["what", "value"])
+    hours = (trials["train_s"].sum() + trials["record_s"].sum()) / 3600
+    recipes = "".join(
+        f"<details><summary>base recipe {escape(str(base))}</summary><pre>{escape(_indented(group['recipe'].iloc[0]))}</pre></details>"
+        for base, group in trials.dropna(subset="recipe").groupby("base")
+    )
+    spent = f"<p class='soft'>{hours:.3g} hours of training and recording in the latest attempts.</p>"
+    return f"{_table(rows)}{spent}{recipes}"
+
+
+def _indented(text: str) -> str:
+    return json.dumps(json.loads(text), indent=2)

@@ -1,0 +1,90 @@
+"""One file interface for local disk, NFS, S3 and GCS: whole files, written atomically."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+# Readers skip neither `x.tmp` nor `_x` nor `.x` reliably, so temporaries live outside every table's folder.
+TEMPORARY_FOLDER = ".tmp"
+
+
+class Store:
+    """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`)."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        text = os.fspath(root)
+        if "://" in text:
+            self.filesystem, self.base = pafs.FileSystem.from_uri(text)
+            self.root = text.rstrip("/")
+        else:
+            self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(text).absolute())
+            self.root = self.base
+        self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """The path of a file in this store, as `self.filesystem` understands it."""
+        return f"{self.base}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
+
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        """Sorted base names of the files in a folder; empty if there is no such folder."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
+
+    def size_bytes(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        return sum(i.size or 0 for i in self.filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            return stream.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        self.write_with(name, lambda sink: sink.write(data))
+
+    def write_with(self, name: str, fill: Callable[[Any], object]) -> None:
+        """Let `fill` write a file that appears whole or not at all, replacing any older one of that name."""
+        final = self.path(name)
+        if not self.is_local:  # an object appears when its upload completes
+            with self.filesystem.open_output_stream(final) as sink:
+                fill(sink)
+            return
+        temporary = self.path(f"{TEMPORARY_FOLDER}/{uuid.uuid4().hex}")
+        for path in (temporary, final):
+            self.filesystem.create_dir(os.path.dirname(path), recursive=True)
+        try:
+            with self.filesystem.open_output_stream(temporary) as sink:
+                fill(sink)
+            self.filesystem.move(temporary, final)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        if self.exists(name):
+            self.filesystem.delete_file(self.path(name))
+
+    def delete_temporaries(self) -> None:
+        """Remove what killed writers left. Call only when nobody else writes here."""
+        if self.is_local and os.path.isdir(self.path(TEMPORARY_FOLDER)):
+            self.filesystem.delete_dir(self.path(TEMPORARY_FOLDER))
+
+    def check_writable(self) -> None:
+        """Write and remove a small file. Raises OSError (pyarrow's `ArrowException` included) where that fails."""
+        try:
+            self.write(".writable", b"")
+            self.delete(".writable")
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error

@@ -1,0 +1,350 @@
+"""The contract: every table's schema in one place, the one writer, and the readers.
+
+Each family owns one file per table, `<table>/<trial>.parquet`, written whole. Whatever is needed to interpret a number
+is a column of its row, so that a file that is copied away or read through a glob keeps its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from analysis.storage import Store
+
+SCHEMA_VERSION = 1
+# The built-in losses: each is evaluated on every split at every epoch, so that curves run on across a swap.
+LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
+MAX_ROW_GROUP_BYTES = 16 * 2**20
+
+TEXT, FLOAT, INT, SHORT, FLAG = pa.string(), pa.float32(), pa.int32(), pa.int16(), pa.bool_()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `volatile` marks timings and provenance: all else is bit for bit the same in every run of a sweep."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, and its columns in order."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type) for c in self.columns])
+
+    @property
+    def stable(self) -> list[str]:
+        """The columns that do not depend on when, where and in how many attempts the family ran."""
+        return [c.name for c in self.columns if not c.volatile]
+
+
+_VERSION = Column("schema_version", SHORT, "version of this schema; readers refuse a newer one")
+_TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
+_SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
+_REPLICA = Column("replica", SHORT, "index of the network within its family")
+_EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")
+_SPLIT = Column("split", TEXT, "train, val or test")
+
+
+def _final(split: str, long: str) -> list[Column]:
+    return [
+        Column(f"{split}_accuracy", FLOAT, f"accuracy on the {long} split, against the labels trained on", "fraction"),
+        Column(f"{split}_cross_entropy", FLOAT, f"mean cross-entropy on the {long} split", "nat"),
+        Column(f"{split}_loss", FLOAT, f"mean of the last phase's loss on the {long} split", "the loss's own"),
+    ]
+
+
+_TABLES = (
+    Table(
+        "trials",
+        "a family; written last, so that a row with status `done` means that all its tables are there",
+        (
+            _VERSION,
+            _TRIAL,
+            _SCHEDULE,
+            Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
+            Column("control", TEXT, "id of the family with the same first phase and no swap; its own id for a control"),
+            Column("swapped", TEXT, "what the first swap exchanges: none, activation, loss or both"),
+            Column("num_swaps", SHORT, "number of swaps in the schedule"),
+            Column("swap_epoch", INT, "epoch of the first swap; null for a control", "epochs"),
+            Column("first_activation", TEXT, "activation of the first phase"),
+            Column("first_loss", TEXT, "loss of the first phase"),
+            Column("last_activation", TEXT, "activation of the last phase"),
+            Column("last_loss", TEXT, "loss of the last phase"),
+            Column("num_epochs", INT, "epochs of training in the whole schedule", "epochs"),
+            Column("status", TEXT, "done, failed, or skipped because the family that it continues from failed"),
+            Column("num_replicas", SHORT, "replicas in the family"),
+            Column("num_diverged", SHORT, "replicas whose loss or outputs stopped being finite"),
+            Column("error_type", TEXT, "exception type of a failed family, else null"),
+            Column("error_message", TEXT, "exception message of a failed family, or why it was skipped, else null"),
+            Column("dataset", TEXT, "id of the data: d and 12 hexadecimal digits of a hash over all splits and labels"),
+            Column("recipe", TEXT, "the full base recipe and probes as JSON"),
+            Column("traceback", TEXT, "traceback of a failed family, else null", volatile=True),
+            Column("started_from", TEXT, "training state continued from in this attempt, null from scratch", volatile=True),
+            Column("epochs_trained", INT, "epochs trained in this attempt, per replica", "epochs", volatile=True),
+            Column("train_s", pa.float64(), "wall time of the training steps in this attempt", "s", volatile=True),
+            Column(
+                "record_s",
+                pa.float64(),
+                "wall time of evaluation, probes and writing in this attempt",
+                "s",
+                volatile=True,
+            ),
+            Column("finished_at", pa.timestamp("ms", tz="UTC"), "when the row was written", volatile=True),
+            Column("host", TEXT, "machine that ran the family", volatile=True),
+            Column("device", TEXT, "device and executor that ran the family", volatile=True),
+            Column("provenance", TEXT, "versions, commit and hash of uncommitted changes as JSON", volatile=True),
+        ),
+    ),
+    Table(
+        "replicas",
+        "a network at the end of its training",
+        (
+            _VERSION,
+            _TRIAL,
+            _SCHEDULE,
+            _REPLICA,
+            Column("seed", pa.int64(), "seed of the initial weights, the data order and the augmentation"),
+            *_final("train", "training"),
+            *_final("val", "validation"),
+            *_final("test", "test"),
+            Column("train_accuracy_clean", FLOAT, "training accuracy against the labels before label noise", "fraction"),
+            Column(
+                "train_cross_entropy_clean",
+                FLOAT,
+                "training cross-entropy against the labels before label noise",
+                "nat",
+            ),
+            Column("gap_accuracy", FLOAT, "train minus test accuracy; train against the labels trained on", "fraction"),
+            Column("gap_accuracy_clean", FLOAT, "train minus test accuracy; train against the clean labels", "fraction"),
+            Column("gap_cross_entropy", FLOAT, "test minus train cross-entropy; train against the labels trained on", "nat"),
+            Column(
+                "gap_cross_entropy_clean",
+                FLOAT,
+                "test minus train cross-entropy; train against the clean labels",
+                "nat",
+            ),
+            Column("diverged_at", INT, "epoch at whose end the loss or an output was not finite; null if never", "epochs"),
+        ),
+    ),
+    Table(
+        "epochs",
+        "a replica on a split, at the end of an epoch (`epoch`) or right after a swap (`after_swap`)",
+        (
+            _VERSION,
+            _TRIAL,
+            _REPLICA,
+            _EPOCH,
+            Column(
+                "moment",
+                TEXT,
+                "epoch: at the end of this epoch, before any swap; after_swap: same weights, new functions",
+            ),
+            _SPLIT,
+            Column("accuracy", FLOAT, "accuracy against the labels trained on; null once diverged", "fraction"),
+            Column("accuracy_clean", FLOAT, "accuracy against the labels before label noise", "fraction"),
+            Column("loss_in_force", TEXT, "name of the loss in force"),
+            Column("loss", FLOAT, "mean of the loss in force", "the loss's own"),
+            *(Column(name, FLOAT, f"mean {name.replace('_', ' ')}, whichever loss is in force", "the loss's own") for name in LOSS_COLUMNS),
+            Column("learning_rate", pa.float64(), "learning rate of the last step before this moment; 0 at epoch 0"),
+        ),
+    ),
+    Table(
+        "predictions",
+        "a replica at the end of an epoch or right after a swap, on the train or test split",
+        (
+            _VERSION,
+            _TRIAL,
+            _REPLICA,
+            _EPOCH,
+            Column("moment", TEXT, "epoch or after_swap, as in `epochs`"),
+            _SPLIT,
+            Column(
+                "predicted",
+                pa.list_(SHORT),
+                "predicted class of each sample of the split, in the order of `samples`; -1 once diverged. Evaluation mode",
+            ),
+        ),
+    ),
+    Table(
+        "activations",
+        "a probe sample (or a position of it) in a layer of a replica at a moment",
+        (
+            _VERSION,
+            _TRIAL,
+            _REPLICA,
+            Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
+            _EPOCH,
+            Column("layer", TEXT, "name of the layer; its output is recorded in evaluation mode"),
+            Column("pooling", TEXT, "how a map became a row: mean (over positions), flatten, or positions (nhw x c)"),
+            Column("shape", pa.list_(INT), "shape of the layer's output for one sample, before pooling"),
+            Column("sample", INT, "id of the probe sample, as in `samples`"),
+            Column("position", INT, "row-major position in the map with pooling `positions`, else 0"),
+            Column("label", SHORT, "clean label of the sample"),
+            Column("activation", pa.list_(FLOAT), "the features"),
+        ),
+    ),
+    Table(
+        "samples",
+        "a sample of the data set",
+        (
+            _VERSION,
+            Column("dataset", TEXT, "id of the data, as in `trials`"),
+            Column("sample", INT, "id of the sample within the data set"),
+            _SPLIT,
+            Column("label", SHORT, "clean label"),
+            Column("label_trained", SHORT, "label trained on: differs from `label` where label noise struck"),
+            Column("group", TEXT, "patient, slide or field; null where the data name none"),
+            Column("probe", FLAG, "whether the sample is in the probe set"),
+        ),
+    ),
+)
+TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
+
+
+def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
+    """Write one owner's file of a table, whole.
+
+    `columns` maps each column but `schema_version` to its values; a sequence of such mappings becomes one row group
+    each. Raises KeyError where a column is missing or unknown.
+    """
+    spec = TABLES[table]
+    groups = [columns] if isinstance(columns, dict) else columns
+    strings = [c.name for c in spec.columns if c.type in (TEXT, SHORT, INT, FLAG)]
+    split = [c.name for c in spec.columns if pa.types.is_floating(c.type)]
+    split += [f"{c.name}.list.element" for c in spec.columns if pa.types.is_list(c.type) and pa.types.is_floating(c.type.value_type)]
+    strings += [f"{c.name}.list.element" for c in spec.columns if pa.types.is_list(c.type) and pa.types.is_integer(c.type.value_type)]
+
+    def fill(sink: Any) -> None:
+        with pq.ParquetWriter(
+            sink,
+            spec.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=strings,
+            column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
+        ) as writer:
+            for group in groups:
+                writer.write_table(_arrow(spec, group))
+
+    store.write_with(f"{table}/{name}.parquet", fill)
+
+
+def _arrow(spec: Table, columns: dict[str, Any]) -> pa.Table:
+    wanted = {c.name for c in spec.columns} - {"schema_version"}
+    if wanted != set(columns):
+        raise KeyError(f"{spec.name}: missing {sorted(wanted - set(columns))}, unknown {sorted(set(columns) - wanted)}")
+    num_rows = max(len(v) for v in columns.values())
+    filled = {"schema_version": np.full(num_rows, SCHEMA_VERSION, np.int16), **columns}
+    arrays = []
+    for column in spec.columns:
+        value = filled[column.name]
+        if isinstance(value, pa.Array):
+            arrays.append(value.cast(column.type))
+        else:
+            arrays.append(pa.array(value, type=column.type))
+    return pa.Table.from_arrays(arrays, schema=spec.schema)
+
+
+def list_array(values: np.ndarray) -> pa.Array:
+    """A matrix `[row, feature]` as an Arrow list column, without a copy through Python objects."""
+    num_rows, width = values.shape
+    offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))
+
+
+def names(store: Store, table: str) -> list[str]:
+    """Ids of the owners that have a file in a table."""
+    return [name.removesuffix(".parquet") for name in store.names(table, ".parquet")]
+
+
+def read(
+    store: Store,
+    table: str,
+    columns: Sequence[str] | None = None,
+    only: Iterable[str] | None = None,
+    filter: Any = None,
+) -> pd.DataFrame:
+    """A table as a DataFrame: all owners or those in `only`, the named columns, rows that pass a `pyarrow` filter.
+
+    An absent table reads as no rows. Raises ValueError where a file was written under another schema.
+    """
+    chosen = names(store, table) if only is None else list(only)
+    paths = [store.path(f"{table}/{name}.parquet") for name in chosen]
+    schema = TABLES[table].schema
+    wanted = list(columns) if columns is not None else schema.names
+    if not paths:
+        return schema.empty_table().select(wanted).to_pandas()
+    dataset = pads.dataset(paths, filesystem=store.filesystem, format="parquet", schema=schema)
+    for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
+        if not fragment.physical_schema.equals(schema):
+            raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
+    version = [] if "schema_version" in wanted else ["schema_version"]
+    found = dataset.to_table(columns=[*wanted, *version], filter=filter)
+    versions = set(found["schema_version"].unique().to_pylist())
+    if versions - {SCHEMA_VERSION}:
+        found_versions = ", ".join(sorted(map(str, versions)))
+        raise ValueError(f"{store.root}/{table}: schema version {found_versions}, this program reads {SCHEMA_VERSION}")
+    return found.select(wanted).to_pandas()
+
+
+def read_activations(
+    store: Store, trial: str, moment: str | None = None, layer: str | None = None
+) -> dict[tuple[str, int, str], np.ndarray]:
+    """One family's activations: `(moment, epoch, layer)` -> float32 array `[replica, row, feature]`.
+
+    All of them, or those of one moment or layer. A row is a probe sample, or a position of one under pooling
+    `positions`; all replicas have the same rows in the same order.
+    """
+    with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
+        parquet = pq.ParquetFile(source)
+        moments, layers = (parquet.schema_arrow.names.index(name) for name in ("moment", "layer"))
+        found: dict[tuple[str, int, str], list[np.ndarray]] = {}
+        for index in range(parquet.num_row_groups):
+            part = parquet.metadata.row_group(index)
+            # A row group holds one moment of one layer, so that its statistics name them.
+            here = part.column(moments).statistics.min, part.column(layers).statistics.min
+            if moment not in (None, here[0]) or layer not in (None, here[1]):
+                continue
+            group = parquet.read_row_group(index, columns=["moment", "epoch", "layer", "replica", "activation"])
+            key = (group["moment"][0].as_py(), group["epoch"][0].as_py(), group["layer"][0].as_py())
+            num_replicas = len(group["replica"].unique())
+            values = group["activation"].combine_chunks().values.to_numpy(zero_copy_only=False)
+            found.setdefault(key, []).append(values.reshape(num_replicas, group.num_rows // num_replicas, -1))
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def schema_markdown() -> str:
+    """SCHEMA.md: every table, column, type, unit and meaning."""
+    lines = [
+        "# Tables",
+        "",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set).",
+        "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
+        "",
+    ]
+    for table in TABLES.values():
+        lines += [f"## {table.name}", "", f"A row is {table.row}.", ""]
+        lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
+        for c in table.columns:
+            kind = str(c.type).replace("element: ", "")
+            lines.append(f"| {c.name}{'*' if c.volatile else ''} | {kind} | {c.unit} | {c.meaning} |")
+        lines.append("")
+    return "\n".join(lines)

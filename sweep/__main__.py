@@ -1,0 +1,45 @@
+"""`python -m sweep VERB`: run, plan, status, failures, show, diff."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from sweep.run import DESCRIPTION, add_config_arguments, guarded
+
+    parser = argparse.ArgumentParser(prog="python -m sweep", description="Sweeps of hot-swapped families.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    about = {
+        "run": DESCRIPTION,
+        "plan": "Show what would run, what is done, what sharing saves, and the cost. Writes nothing.",
+        "status": "Count the families by status.",
+        "failures": "Show failed families grouped by cause, with the command that runs them again.",
+        "show": "Show one family: schedule, recipe, results, provenance.",
+        "diff": "Show in what two families differ.",
+    }
+    for verb, text in about.items():
+        sub = verbs.add_parser(verb, help=text, description=text)
+        add_config_arguments(sub)
+        for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
+            sub.add_argument(argument, metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
+    options = parser.parse_args(arguments)
+
+    def call() -> int:
+        if options.verb == "run":
+            from sweep.run import run
+
+            return run(options.config, options.overrides)
+        from sweep import views
+
+        identifiers = [getattr(options, name) for name in ("trial", "other") if hasattr(options, name)]
+        view = getattr(views, options.verb)
+        return int(view(options.config, options.overrides, *identifiers))
+
+    return guarded(call)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Refuse bad input before anything runs: what the sweep file's types cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from analysis.storage import Store
+from sweep.config import ConfigError, Sweep
+from sweep.space import schedules
+from trainables import data as data_sets
+from trainables.activations import check_activation
+from trainables.functions import UnknownName
+from trainables.losses import check_loss
+from trainables.models import build, check_layers, check_model
+from trainables.probes.activations import probe_set
+from trainables.schedule import Schedule
+
+
+def check(config: Sweep, source: str) -> data_sets.Dataset:
+    """Load the data and check names, epochs, sizes and layers against each other. Raises ConfigError with every problem found."""
+    problems: list[str] = []
+
+    def attempt(key: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (UnknownName, data_sets.DataError, ValueError) as error:
+            problems.append(f"{key}: {error}")
+            return None
+
+    space, num_epochs = config.space, config.training.epochs
+    phases = [phase for given in space.schedules for phase in given]
+    for index, given in enumerate(space.schedules):
+        attempt(f"space.schedules[{index}]", _schedule, given, num_epochs)
+    for name in dict.fromkeys([*space.activations, *(str(p[1]) for p in phases if len(p) == 3)]):
+        attempt("space.activations", check_activation, name)
+    for name in dict.fromkeys([*space.losses, *(str(p[2]) for p in phases if len(p) == 3)]):
+        attempt("space.losses", check_loss, name)
+    for key, lengths in (("swap_epochs", [0]), ("pulse_epochs", space.pulse_epochs)):
+        outside = sorted({e + length for e in space.swap_epochs for length in lengths if not 0 < e + length < num_epochs})
+        if outside:
+            problems.append(
+                f"space.{key}: a swap at epoch {', '.join(map(str, outside))} lies outside the training; "
+                f"allowed: 1 to {num_epochs - 1} (training.epochs is {num_epochs})"
+            )
+    attempt("model.name", check_model, config.model)
+    data = attempt("data", data_sets.load, config.data)
+    if data is not None:
+        if config.training.batch_size > len(data.train.labels):
+            problems.append(f"training.batch_size: {config.training.batch_size} is more than the {len(data.train.labels)} training images")
+        attempt("probes.num_samples", probe_set, data, config.probes, config.data.split_seed)
+    if data is not None and not any(p.startswith("model") for p in problems):
+        model = attempt("model.name", build, config.model, data.image_shape, data.num_classes)
+        if model is not None and config.probes.layers is not None:
+            attempt("probes.layers", check_layers, model, config.probes.layers)
+    outside = sorted(e for e in config.probes.epochs if e > num_epochs)
+    if outside:
+        problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
+    if not problems and not schedules(space):
+        problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
+    if problems or data is None:
+        raise ConfigError(source, problems)
+    return data
+
+
+def check_results(config: Sweep, store: Store, source: str) -> None:
+    """Refuse a results folder that cannot be written. Raises ConfigError."""
+    try:
+        store.check_writable()
+    except OSError as error:
+        raise ConfigError(source, [f"storage.path: {config.storage.path!r} cannot be written: {error}"]) from None
+
+
+def _schedule(phases: list[list[int | str]], num_epochs: int) -> None:
+    if any(len(p) != 3 or not isinstance(p[0], int) or not all(isinstance(x, str) for x in p[1:]) for p in phases):
+        raise ValueError(f"{phases!r} is refused: a schedule is a list of [start_epoch, activation, loss]")
+    late = [p[0] for p in phases if isinstance(p[0], int) and p[0] >= num_epochs]
+    if late:
+        raise ValueError(f"a swap at epoch {late[0]} lies outside the training; allowed: 1 to {num_epochs - 1}")
+    Schedule.of(phases)

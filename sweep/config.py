@@ -1,0 +1,248 @@
+"""The sweep file: pydantic models, shipped recipes, dotted overrides, and one message for every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from trainables.recipe import (
+    BaseRecipe,
+    CellsData,
+    Data,
+    FolderData,
+    Model,
+    NpzData,
+    Probes,
+    Section,
+    TorchvisionData,
+    Training,
+)
+
+DEFAULT_RECIPE = "cells"
+_SOURCES: dict[str, type[Section]] = {
+    "cells": CellsData,
+    "npz": NpzData,
+    "torchvision": TorchvisionData,
+    "folder": FolderData,
+}
+
+
+class ConfigError(ValueError):
+    """The user's mistakes, one line each: file, key, value, what is allowed, the nearest valid name."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+
+
+class Space(Section):
+    """Which schedules to run."""
+
+    sampler: Literal["grid", "random", "qmc"] = Field(
+        "grid",
+        description="grid runs every schedule of the space; random and qmc (quasi-random, Sobol) draw num_families of them.",
+    )
+    num_families: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Stressed families drawn by random or qmc; their controls come on top. Only with those samplers.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of random and qmc.")
+    activations: list[str] = Field(
+        ["relu", "tanh", "gelu"],
+        description="Activations, each swapped for each other; names or package.module:function.",
+    )
+    losses: list[str] = Field(
+        ["cross_entropy", "squared_error"],
+        description="Losses, each swapped for each other; names or package.module:function.",
+    )
+    swap_epochs: list[int] = Field([1, 2, 4, 6], description="Epochs after which the functions are swapped: 1 to epochs - 1.")
+    swaps: list[Literal["activation", "loss", "both"]] = Field(["activation", "loss", "both"], description="What a swap exchanges.")
+    pulse_epochs: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="Lengths of pulses: beside each swap that lasts, one that swaps back after so many epochs."
+    )
+    controls: bool = Field(True, description="Run the control of every stressed family too.")
+    schedules: list[list[list[int | str]]] = Field([], description="Further schedules in full: lists of [start_epoch, activation, loss].")
+
+    @model_validator(mode="after")
+    def _effective(self) -> Space:
+        if (self.num_families is None) != (self.sampler == "grid"):
+            raise ValueError(f"num_families belongs to the samplers random and qmc, and they need it (sampler is {self.sampler})")
+        return self
+
+
+class Resources(Section):
+    """What a family may use."""
+
+    cpus_per_family: float = Field(1.0, gt=0.0, description="CPUs reserved per family, and its number of threads (at least 1).")
+    gpus_per_family: float = Field(
+        0.0,
+        ge=0.0,
+        description="GPUs reserved per family: a fraction up to 1, or a whole number. Above 0 the family trains on a GPU.",
+    )
+    num_cpus: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="CPUs that the sweep may use on this machine; null takes those that the process may run on."
+    )
+    max_retries: int = Field(3, ge=0, description="Times that a family is started again after its worker died.")
+
+    @model_validator(mode="after")
+    def _fraction(self) -> Resources:
+        if self.gpus_per_family > 1 and self.gpus_per_family != int(self.gpus_per_family):
+            raise ValueError(f"gpus_per_family is {self.gpus_per_family}; above 1 it must be a whole number")
+        return self
+
+
+class Storage(Section):
+    """Where results go."""
+
+    path: str = Field("results", description="Folder or URI (s3://, gs://) below which results/<name> lies.")
+    keep_states: bool = Field(False, description="Keep training states that no remaining family needs.")
+    checkpoint_epochs: int = Field(
+        0,
+        ge=0,
+        description="Save a training state every so many epochs, for retries of long families; 0 saves only at swaps.",
+    )
+
+
+class Analysis(Section):
+    """What is computed at the end."""
+
+    enabled: bool = Field(True, description="Whether the run ends with the analysis and the report.")
+    measures: list[Literal["cka", "procrustes"]] = Field(["cka", "procrustes"], description="Distances between networks.")
+    alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
+    num_permutations: int = Field(9999, ge=99, description="Permutations of each test, and resamples of each bootstrap.")
+
+
+class Sweep(Section):
+    """A whole sweep file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the sweep: its folder below storage.path.")
+    data: Data = Field(default_factory=CellsData, description="The images and their splits.")
+    model: Model = Field(default_factory=Model, description="The network.")
+    training: Training = Field(default_factory=Training, description="Optimisation and replicas.")
+    probes: Probes = Field(default_factory=Probes, description="What is recorded.")
+    space: Space = Field(default_factory=Space, description="Which schedules.")
+    resources: Resources = Field(default_factory=Resources, description="What a family may use.")
+    storage: Storage = Field(default_factory=Storage, description="Where results go.")
+    analysis: Analysis = Field(default_factory=Analysis, description="What is computed at the end.")
+
+    @property
+    def recipe(self) -> BaseRecipe:
+        return BaseRecipe(data=self.data, model=self.model, training=self.training)
+
+    @property
+    def root(self) -> str:
+        """The folder or URI of this sweep's results."""
+        return f"{self.storage.path.rstrip('/')}/{self.name}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def recipe_names() -> list[str]:
+    return sorted(f.name.removesuffix(".yaml") for f in resources.files("sweep.recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def load(config: str | None = None, overrides: list[str] | None = None) -> tuple[Sweep, str]:
+    """A sweep from a recipe's name or a file, with `key.key=value` overrides; and what to call its source. Raises ConfigError."""
+    text, source = _read(config or DEFAULT_RECIPE)
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(values, dict):
+        raise ConfigError(source, [f"a sweep file is a mapping of keys, this is {type(values).__name__}"])
+    for override in overrides or []:
+        _apply(values, override)
+    if overrides:
+        source += " with --set"
+    try:
+        return Sweep.model_validate(values), source
+    except ValidationError as error:
+        raise ConfigError(source, [_explain(dict(e)) for e in error.errors()]) from None
+
+
+def _read(config: str) -> tuple[str, str]:
+    path = Path(config)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), config
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(config, [f"cannot be read: {error}"]) from None
+    names = recipe_names()
+    if config not in names:
+        raise ConfigError(
+            config,
+            [f"neither a file nor a shipped recipe; {_near(config, names)}allowed: {', '.join(names)}, or a .yaml file"],
+        )
+    return (resources.files("sweep.recipes") / f"{config}.yaml").read_text(encoding="utf-8"), f"recipe {config}"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise ConfigError("--set", [f"{override!r} is not key.key=value"])
+    *parents, last = path.split(".")
+    for key in parents:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError("--set", [f"{path}: {key!r} holds a value, not keys"])
+    try:
+        values[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise ConfigError("--set", [f"{path}: {text!r} is not a YAML value"]) from None
+
+
+def _near(name: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), allowed, n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _section(path: list[str | int]) -> type[BaseModel] | None:
+    """The model that holds a key."""
+    found: Any = Sweep
+    for index, part in enumerate(path):
+        if part == "data" and index == 0:
+            found = _SOURCES.get(str(path[1])) if len(path) > 1 else None
+        elif found is not None and index and path[0] == "data":
+            continue
+        else:
+            field = found.model_fields.get(part) if found is not None else None
+            found = field.annotation if field is not None else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One of pydantic's errors as a line."""
+    loc = list(error["loc"])
+    section = _section(loc[:-1])
+    shown = [part for index, part in enumerate(loc) if not (index == 1 and loc[0] == "data" and part in _SOURCES)]
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden" and section is not None:
+        allowed = list(section.model_fields)
+        return f"{key}: unknown key; {_near(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}"
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        given = value.get("source") if isinstance(value, dict) else value
+        what = "missing" if kind == "union_tag_not_found" else f"{given!r} is unknown"
+        return f"data.source: {what}; {_near(str(given), list(_SOURCES))}allowed: {', '.join(_SOURCES)}"
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        return f"{key}: {value!r} is unknown; {_near(str(value), allowed)}allowed: {', '.join(allowed)}"
+    if kind == "value_error":
+        return f"{key}: {context['error']}" if key else str(context["error"])
+    field = section.model_fields.get(str(loc[-1])) if section is not None else None
+    about = f". {field.description}" if field is not None and field.description else ""
+    return f"{key}: {value!r} is refused: {error['msg'][0].lower()}{error['msg'][1:]}{about}"

@@ -1,0 +1,151 @@
+"""From schedules to a prefix tree: who trains what, what is done, and what it will cost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from analysis import tables
+from analysis.storage import Store
+from sweep.config import ConfigError, Sweep
+from sweep.space import schedules
+from trainables.data import Dataset
+from trainables.family import Family
+from trainables.rows import trial_row
+from trainables.schedule import Base, Schedule, check_same
+from trainables.states import States
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A family that remains to be run, and its place in the tree."""
+
+    trial: str
+    schedule: Schedule
+    start_epoch: int
+    start_state: str | None
+    parent: str | None
+    save_epochs: frozenset[int]
+    saves: dict[int, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep has to do: `families` in all, `remaining` of them to run, controls first."""
+
+    config: Sweep
+    base: Base
+    families: dict[str, Schedule]
+    done: frozenset[str]
+    remaining: dict[str, Planned]
+
+    def family(self, trial: str) -> Family:
+        """A remaining family as the worker gets it."""
+        planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
+        checkpoints = range(every, self.config.training.epochs, every) if every else ()
+        return Family(self.config.recipe, self.config.probes, planned.schedule, planned.save_epochs | frozenset(checkpoints))
+
+    def row(self, trial: str) -> dict[str, Any]:
+        """What a family's row of `trials` says before it has run."""
+        return trial_row(self.base, self.families[trial], self.config.probes)
+
+    @cached_property
+    def users(self) -> dict[str, set[str]]:
+        """Training states that remaining families start from, and those families."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for planned in self.remaining.values():
+            if planned.start_state:
+                found[planned.start_state].add(planned.trial)
+        return dict(found)
+
+    @cached_property
+    def critical_epochs(self) -> dict[str, int]:
+        """For each remaining family, the epochs from its start to the end of the longest chain that waits for it."""
+        num_epochs = self.config.training.epochs
+        longest: dict[str, int] = {}
+        children: dict[str, list[Planned]] = defaultdict(list)
+        for planned in self.remaining.values():
+            if planned.parent:
+                children[planned.parent].append(planned)
+        for trial, planned in reversed(self.remaining.items()):  # a parent stands before its children
+            below = [child.start_epoch - planned.start_epoch + longest[child.trial] for child in children[trial]]
+            longest[trial] = max([num_epochs - planned.start_epoch, *below])
+        return longest
+
+    @property
+    def unique_replica_epochs(self) -> int:
+        """Epochs to train, over all replicas, with every shared prefix counted once."""
+        return sum(self.config.training.epochs - p.start_epoch for p in self.remaining.values()) * self.config.training.replicas
+
+    @property
+    def total_replica_epochs(self) -> int:
+        """The same without sharing."""
+        return len(self.remaining) * self.config.training.epochs * self.config.training.replicas
+
+
+def results_store(config: Sweep) -> Store:
+    """Where a sweep's results lie. Raises ConfigError for a URI that no file system serves."""
+    root = config.root if "://" in config.root else os.path.abspath(config.root)
+    try:
+        return Store(root)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError("storage.path", [f"{config.storage.path!r} cannot be opened: {error}"]) from None
+
+
+def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
+    """The families of a sweep minus those in the tables, as a tree of shared prefixes. Writes nothing.
+
+    Raises NameMismatch where a finished family's stored recipe is another than that asked for.
+    """
+    base = Base(config.recipe, data.hash)
+    families = {base.trial_name(schedule, config.probes): schedule for schedule in schedules(config.space)}
+    done = _done(store, base, families, config)
+    to_run = {trial: schedule for trial, schedule in families.items() if trial not in done}
+    return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, set(States(store).names())))
+
+
+def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep) -> set[str]:
+    present = [trial for trial in tables.names(store, "trials") if trial in families]
+    rows = tables.read(store, "trials", ["trial", "status", "recipe"], present)
+    done = set()
+    for trial, status, recipe in rows.itertuples(index=False):
+        if status == "done":
+            check_same(
+                store.path(f"trials/{trial}.parquet"),
+                json.loads(recipe),
+                base.description(families[trial], config.probes),
+            )
+            done.add(trial)
+    return done
+
+
+def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
+    """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it."""
+    boundaries = sorted({epoch for schedule in to_run.values() for epoch in schedule.swap_epochs})
+    candidates = range(1, num_epochs + 1) if existing else boundaries
+    owners: dict[str, str] = {}
+    saves: dict[str, dict[int, str]] = defaultdict(dict)
+    starts: dict[str, tuple[int, str | None, str | None]] = {}
+    for trial, schedule in to_run.items():
+        start: tuple[int, str | None, str | None] = (0, None, None)
+        names = {epoch: base.state_name(schedule, epoch) for epoch in candidates}
+        for epoch in reversed(candidates):
+            name = names[epoch]
+            if name in existing:
+                start = (epoch, name, None)
+                break
+            if name in owners:
+                start = (epoch, name, owners[name])
+                saves[owners[name]][epoch] = name
+                break
+        starts[trial] = start
+        for epoch in boundaries:
+            if start[0] < epoch < num_epochs:
+                owners.setdefault(names[epoch], trial)
+    return {trial: Planned(trial, schedule, *starts[trial], frozenset(saves[trial]), saves[trial]) for trial, schedule in to_run.items()}

@@ -1,0 +1,99 @@
+"""The Tune searcher that releases a family when the training state that it starts from exists."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from analysis.storage import Store
+from sweep.plan import Plan
+from trainables.rows import write_failure, write_skipped
+from trainables.states import States
+from trainables.trainable import to_config
+
+
+class PrefixSearcher(Searcher):
+    """Families of a plan, the longest waiting chain first. O(1) while nothing is ready; keeps no more states than are still needed."""
+
+    def __init__(self, plan: Plan, store: Store, device: str, num_threads: int) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self.plan, self.store, self.device, self.num_threads = plan, store, device, num_threads
+        self.states = States(store)
+        self.running: dict[str, str] = {}  # Tune's trial id -> ours
+        self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
+        self.num_finished = 0
+        self._users = {state: set(trials) for state, trials in plan.users.items()}
+        self._waiting: dict[str, list[str]] = {}
+        self._ready: list[tuple[int, int, str]] = []
+        self._order = {trial: index for index, trial in enumerate(plan.remaining)}
+        for trial, planned in plan.remaining.items():
+            if planned.parent is None:
+                self._release(trial)
+            else:
+                self._waiting.setdefault(str(planned.start_state), []).append(trial)
+
+    def _release(self, trial: str) -> None:
+        heapq.heappush(self._ready, (-self.plan.critical_epochs[trial], self._order[trial], trial))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self._ready:
+            trial = heapq.heappop(self._ready)[2]
+            self.running[trial_id] = trial
+            return {
+                "trial": trial,
+                **to_config(self.plan.family(trial), self.store.root, self.device, self.num_threads),
+            }
+        if self.num_finished + len(self.running) == len(self.plan.remaining):
+            return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
+        return None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if result.get("state"):
+            for trial in self._waiting.pop(result["state"], []):
+                self._release(trial)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self.running.pop(trial_id, None)
+        if trial is None:
+            return
+        self.num_finished += 1
+        if error:
+            reason = f"its worker died more than {self.plan.config.resources.max_retries} times"
+            write_failure(self.store, self.plan.row(trial), WorkerDied(reason))
+            self._fail(trial, reason)
+        elif result and result.get("status") == "failed":
+            self._fail(trial, result["error"])
+        else:
+            self._let_go(trial)
+
+    def _fail(self, trial: str, reason: str) -> None:
+        """Skip all families that wait for states that this one has not saved. Their reason names the family that failed."""
+        self.failed[trial] = reason
+        self._let_go(trial)
+        for state in self.plan.remaining[trial].saves.values():
+            for child in self._waiting.pop(state, []):
+                self.num_finished += 1
+                why = f"continues from {trial}, which failed: {reason}"
+                write_skipped(self.store, self.plan.row(child), why)
+                self._fail(child, why)
+
+    def _let_go(self, trial: str) -> None:
+        """Remove the state that a family started from once no other needs it."""
+        state = self.plan.remaining[trial].start_state
+        if state is None or self.plan.config.storage.keep_states:
+            return
+        self._users[state].discard(trial)
+        if not self._users[state] and trial not in self.failed:
+            self.states.delete(state)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the tables and the training states are the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a restarted sweep makes a new plan."""
+
+
+class WorkerDied(RuntimeError):
+    """A family whose worker process died more often than it may be retried."""

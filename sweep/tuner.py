@@ -1,0 +1,114 @@
+"""Builds and runs the Tuner: a fresh one over what remains of a plan. Tune dispatches; the tables are the record."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from analysis.storage import Store
+from sweep.plan import Plan
+
+# Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a plan ended. `failed` holds reasons by trial, skipped families included."""
+
+    failed: dict[str, str]
+    interrupted: bool
+
+
+def num_cpus(plan: Plan) -> int:
+    """CPUs that the sweep may use on this machine."""
+    return plan.config.resources.num_cpus or len(os.sched_getaffinity(0))
+
+
+def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
+    """Run all remaining families on Ray. Returns when all have ended, or after Ctrl-C or SIGTERM, which let nothing half-written behind."""
+    os.environ.update(_ENVIRONMENT)
+    if not os.environ.get("RAY_ADDRESS"):
+        # The switch that makes a local Ray use 127.0.0.1 as its node's address, and so listen nowhere else; on Linux it is on by default.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+    from ray import tune
+
+    from sweep.progress import ProgressLine
+    from sweep.searcher import PrefixSearcher
+    from trainables.trainable import FamilyTrainable
+
+    resources = plan.config.resources
+    slots = max(1, int(num_cpus(plan) / resources.cpus_per_family))
+    device = "cuda" if resources.gpus_per_family else "cpu"
+    scratch = tempfile.mkdtemp(prefix="sweep-tune-")
+    try:
+        with _ray(num_cpus(plan)), _graceful() as stopped:
+            searcher = PrefixSearcher(plan, store, device, max(1, int(resources.cpus_per_family)))
+            if resources.gpus_per_family:
+                slots = min(slots, max(1, int(ray.cluster_resources().get("GPU", 0) / resources.gpus_per_family)))
+            with ProgressLine(plan, searcher, console) as progress:
+                tune.Tuner(
+                    tune.with_resources(FamilyTrainable, {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family}),
+                    tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True),
+                    run_config=tune.RunConfig(
+                        name="sweep",
+                        storage_path=scratch,
+                        verbose=0,
+                        callbacks=[progress],
+                        failure_config=tune.FailureConfig(max_failures=resources.max_retries),
+                        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                    ),
+                ).fit()
+            return Outcome(searcher.failed, bool(stopped) or searcher.num_finished < len(plan.remaining))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(cpus: int) -> Iterator[None]:
+    """A local Ray that listens on loopback only; an address in RAY_ADDRESS is joined instead."""
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _graceful() -> Iterator[list[int]]:
+    """SIGTERM stops a sweep as Ctrl-C does: Tune ends its loop on SIGUSR1. Yields a list that is not empty once that happened."""
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,186 @@
+"""The verbs that look: plan, status, failures, show, diff. None of them writes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis import tables
+from analysis.storage import Store
+from sweep.check import check
+from sweep.config import ConfigError, load
+from sweep.cost import estimate
+from sweep.plan import Plan, make_plan, results_store
+from sweep.tuner import num_cpus
+from sweep.units import duration, size
+from trainables.data import Dataset
+
+
+def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Dataset, Store]:
+    config, source = load(config_name, overrides)
+    store = results_store(config)
+    data = check(config, source)
+    return make_plan(config, data, store), data, store
+
+
+def plan(config_name: str | None, overrides: list[str]) -> int:
+    found, data, store = _planned(config_name, overrides)
+    console = Console()
+    by_kind = Table(box=None, pad_edge=False)
+    for column in ("swapped", "families", "done", "to run", "replica-epochs", "without sharing"):
+        by_kind.add_column(column, justify="left" if column == "swapped" else "right")
+    replicas, num_epochs = found.config.training.replicas, found.config.training.epochs
+    for kind in ("none", "activation", "loss", "both"):
+        trials = [t for t, s in found.families.items() if s.swapped == kind]
+        todo = [found.remaining[t] for t in trials if t in found.remaining]
+        if trials:
+            by_kind.add_row(
+                kind,
+                str(len(trials)),
+                str(len(trials) - len(todo)),
+                str(len(todo)),
+                f"{sum(num_epochs - p.start_epoch for p in todo) * replicas:,}",
+                f"{len(todo) * num_epochs * replicas:,}",
+            )
+    console.print(by_kind)
+    lines = [
+        f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
+        f"of {data.image_shape}, {data.num_classes} classes",
+        *(f"note: {note}" for note in data.notes),
+    ]
+    if found.remaining:
+        cost, slots = estimate(found, data, store), num_cpus(found) / found.config.resources.cpus_per_family
+        saved = 1 - found.unique_replica_epochs / found.total_replica_epochs
+        longest = max(found.critical_epochs.values())
+        lines += [
+            f"to train: {found.unique_replica_epochs:,} of {found.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
+            f"the longest chain is {longest} epochs",
+            f"cost: {cost.seconds / 3600:.3g} device-hours ({cost.source}); about {duration(cost.seconds / slots)} on {slots:g} slots, "
+            "start-up and analysis aside",
+            f"disk: {size(cost.bytes_on_disk)} of tables, at most {size(cost.state_bytes * len(found.users))} of training states meanwhile",
+        ]
+    lines.append(f"results: {store.root}")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def status(config_name: str | None, overrides: list[str]) -> int:
+    found, _, store = _planned(config_name, overrides)
+    rows = _trials(store, ["trial", "status", "num_diverged", "num_replicas"])
+    rows = rows[rows["trial"].isin(found.families)]
+    counts = rows["status"].value_counts()
+    absent = len(found.families) - len(rows)
+    text = ", ".join([f"{counts.get(s, 0)} {s}" for s in ("done", "failed", "skipped")] + [f"{absent} not run"])
+    Console(soft_wrap=True).print(
+        f"{found.config.name}: {len(found.families)} families: {text}; "
+        f"{int(rows['num_diverged'].fillna(0).sum())} of {int(rows['num_replicas'].sum())} replicas diverged\nresults: {store.root}",
+        highlight=False,
+        markup=False,
+    )
+    return 0
+
+
+def failures(config_name: str | None, overrides: list[str]) -> int:
+    config, _ = load(config_name, overrides)
+    rows = _trials(results_store(config), ["trial", "schedule", "status", "error_type", "error_message", "traceback"])
+    console = Console(soft_wrap=True)
+    failed, skipped = rows[rows["status"] == "failed"], rows[rows["status"] == "skipped"]
+    if failed.empty and skipped.empty:
+        console.print("no family failed")
+        return 0
+    for (kind, message), group in failed.groupby(["error_type", "error_message"]):
+        console.print(f"{len(group)} x {kind}: {message}", style="red", markup=False, highlight=False)
+        for row in group.itertuples():
+            console.print(f"    {row.trial}  {row.schedule}", markup=False, highlight=False)
+        console.print(
+            "\n".join("    " + line for line in str(group.iloc[0]["traceback"]).strip().splitlines()[-6:]),
+            markup=False,
+            highlight=False,
+        )
+    if not skipped.empty:
+        console.print(f"{len(skipped)} skipped, because the family that they continue from failed", markup=False, highlight=False)
+    again = "python -m sweep.run" + (f" --config {config_name}" if config_name else "") + "".join(f" --set {o}" for o in overrides)
+    console.print(f"to run them again: {again}", markup=False, highlight=False)
+    return 0
+
+
+def show(config_name: str | None, overrides: list[str], trial: str) -> int:
+    config, _ = load(config_name, overrides)
+    store = results_store(config)
+    console = Console(soft_wrap=True)
+    row = _row(store, trial)
+    for key, value in row.items():
+        if key in ("recipe", "provenance") and value:
+            value = json.dumps(json.loads(value), indent=2)
+        if value is not None and value == value:
+            console.print(f"{key}: {value}", markup=False, highlight=False)
+    if row["status"] == "done":
+        replicas = tables.read(store, "replicas", only=[row["trial"]])
+        columns = [
+            "replica",
+            "seed",
+            "train_accuracy",
+            "val_accuracy",
+            "test_accuracy",
+            "gap_accuracy",
+            "gap_cross_entropy",
+            "diverged_at",
+        ]
+        console.print(replicas[columns].to_string(index=False), markup=False, highlight=False)
+    return 0
+
+
+def diff(config_name: str | None, overrides: list[str], trial: str, other: str) -> int:
+    config, _ = load(config_name, overrides)
+    store = results_store(config)
+    rows = [_row(store, name) for name in (trial, other)]
+    flat = [
+        _flatten({**row, "recipe": json.loads(row["recipe"] or "{}"), "provenance": json.loads(row["provenance"] or "{}")}) for row in rows
+    ]
+    for position, row in enumerate(rows):
+        if row["status"] == "done":
+            means = tables.read(store, "replicas", only=[row["trial"]]).mean(numeric_only=True)
+            flat[position] |= {f"mean {k}": round(float(v), 4) for k, v in means.items() if "accuracy" in str(k) or "gap" in str(k)}
+    table = Table(box=None, pad_edge=False)
+    for column in ("key", rows[0]["trial"], rows[1]["trial"]):
+        table.add_column(str(column), overflow="fold")
+    for key in dict.fromkeys([*flat[0], *flat[1]]):
+        left, right = flat[0].get(key), flat[1].get(key)
+        if left != right and not (left != left and right != right):
+            table.add_row(key, str(left), str(right))
+    Console().print(table)
+    return 0
+
+
+def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
+    rows = tables.read(store, "trials", columns)
+    if rows.empty:
+        raise ConfigError(store.root, ["no results here yet; python -m sweep.run makes them"])
+    return rows
+
+
+def _row(store: Store, trial: str) -> dict[str, Any]:
+    """A family's row of `trials` by its id or the start of it."""
+    known = tables.names(store, "trials")
+    matches = [name for name in known if name.startswith(trial)]
+    if len(matches) != 1:
+        near = matches[:5] or difflib.get_close_matches(trial, known, n=3, cutoff=0.3)
+        raise ConfigError(
+            store.root,
+            [f"{trial!r} names {len(matches)} families; near: {', '.join(near) or 'none, no results here yet'}"],
+        )
+    return {str(k): v for k, v in tables.read(store, "trials", only=matches).iloc[0].to_dict().items()}
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flatten(inner, f"{path}.{key}".lstrip("."))
+    return found

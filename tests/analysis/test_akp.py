@@ -1,0 +1,214 @@
+"""The answer follows the data: AKP where spread rises with the gap, anti-AKP where it falls, else no effect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.__main__ import analyse
+from analysis.akp import PRIMARY_MEASURE, associations, at_first_swap, families, spreads, verdict
+from analysis.happiness import happy_unhappy
+from analysis.measures.generalization import gaps
+from analysis.measures.similarity import MEASURES
+from analysis.storage import Store
+
+QUICK = {"num_permutations": 499, "num_bootstrap": 200}
+
+
+def gap_table(store: Store) -> pd.DataFrame:
+    return gaps(tables.read(store, "replicas"))
+
+
+def association(store: Store, **options: object) -> pd.DataFrame:
+    return associations(spreads(store, ["cka"]), gap_table(store), **(QUICK | options))
+
+
+@pytest.mark.parametrize(("direction", "answer"), [(1.0, "AKP"), (-1.0, "anti-AKP")])
+def test_the_answer_has_the_sign_of_the_association(sweep, direction, answer):
+    found = verdict(association(sweep(direction=direction)))
+    assert found.answer == answer
+    assert np.sign(found.rho) == direction
+    assert found.rho_low - 1e-9 <= found.rho <= found.rho_high + 1e-9
+    assert found.num_families == 12
+    for part in (answer, "12 families of 4 replicas", "Spearman", "1 - mean CKA", "interval", f"{found.rho:.2f}"):
+        assert part in found.text
+
+
+def test_independent_spread_is_mostly_no_effect(sweep):
+    answers = [verdict(association(sweep(direction=0.0, seed=seed, widths=(4,), moments=("end",)))).answer for seed in range(12)]
+    assert answers.count("no effect") >= 9
+
+
+def synthetic(generator: np.random.Generator, num_families: int, num_layers: int, slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of spreads at the end and gaps, without networks: one latent spread per family shared by the layers."""
+    trials = [f"t{i:012x}" for i in range(num_families)]
+    gap = generator.standard_normal(num_families)
+    latent = slope * gap + generator.standard_normal(num_families)
+    spread_table = pd.DataFrame([
+        {"trial": trial, "swap_epoch": None, "moment": "end", "epoch": 8, "layer": f"block{layer}", "measure": "cka",
+         "spread": latent[i] + 0.5 * generator.standard_normal(), "num_replicas": 6, "num_samples": 50, "width": 8}
+        for layer in range(num_layers) for i, trial in enumerate(trials)
+    ]).astype({"swap_epoch": "Int32"})  # fmt: skip
+    gap_rows = pd.DataFrame({"trial": trials, "gap_accuracy": gap, "gap_cross_entropy": -gap, "test_error": np.ones(num_families)})
+    return spread_table, gap_rows
+
+
+def test_false_positive_rate_over_layers_is_at_most_nominal():
+    generator = np.random.default_rng(0)
+    answers = [verdict(associations(*synthetic(generator, 20, 4, 0.0), num_permutations=199, num_bootstrap=10)).answer for _ in range(150)]
+    assert 0.85 < answers.count("no effect") / 150 <= 1.0
+
+
+def test_power_and_the_sign_of_each_predictor():
+    found = associations(*synthetic(np.random.default_rng(1), 60, 3, 1.5), **QUICK)
+    by_predictor = found.groupby("predictor")["verdict"].agg(set)
+    assert by_predictor["gap_accuracy"] == {"AKP"}
+    assert by_predictor["gap_cross_entropy"] == {"anti-AKP"}
+    assert by_predictor["test_error"] == {"undecided"}
+    assert found.loc[found["predictor"] == "test_error", "reason"].str.contains("test_error is the same in all 60").all()
+
+
+def test_holm_adjusts_over_the_layers_of_one_question():
+    found = associations(*synthetic(np.random.default_rng(2), 30, 4, 0.4), **QUICK)
+    rows = found[found["predictor"] == "gap_accuracy"]
+    assert rows["p_holm"].min() == pytest.approx(min(4 * rows["p"].min(), 1))
+    assert (rows["p_holm"] >= rows["p"]).all()
+
+
+def test_signs_that_disagree_are_mixed():
+    spread_table, gap_rows = synthetic(np.random.default_rng(3), 40, 2, 2.0)
+    spread_table.loc[spread_table["layer"] == "block1", "spread"] *= -1
+    found = verdict(associations(spread_table, gap_rows, **QUICK))
+    assert found.answer == "mixed"
+
+
+def test_families_without_numbers_are_dropped_and_counted():
+    spread_table, gap_rows = synthetic(np.random.default_rng(4), 12, 1, 1.0)
+    spread_table.loc[0, "spread"] = np.nan
+    gap_rows.loc[1, "gap_accuracy"] = np.nan
+    spread_table.loc[2, "width"] = 9
+    row = associations(spread_table, gap_rows, **QUICK).set_index("predictor").loc["gap_accuracy"]
+    assert (row["num_families"], row["num_dropped"]) == (9, 3)
+
+
+@pytest.mark.parametrize("num_families", [1, 2, 4])
+def test_few_families_are_undecided_with_the_reason(sweep, num_families):
+    store = sweep(num_families=num_families)
+    found = analyse(store, num_permutations=99, num_dispersion_permutations=99)
+    assert found.answer == "undecided"
+    assert f"{num_families} families, fewer than 5" in found.text
+    assert set(happy_unhappy(store, gap_table(store), num_permutations=9)["verdict"]) == {"undecided"}
+
+
+def test_no_family_at_all(tmp_path, sweep):
+    with pytest.raises(FileNotFoundError, match="nothing to analyse"):
+        analyse(Store(tmp_path / "empty"))
+    only_failed = sweep(num_families=0, num_failed=2)
+    assert analyse(only_failed).answer == "undecided"
+
+
+def test_all_replicas_diverged(sweep):
+    store = sweep(num_families=6, diverged=dict.fromkeys(range(6), 4))
+    found = analyse(store, num_permutations=99, num_dispersion_permutations=99)
+    assert found.answer == "undecided"
+    assert "0 families" in found.text
+
+
+def test_diverged_and_collapsed_replicas_are_dropped_and_counted(sweep):
+    store = sweep(num_families=8, diverged={0: 1, 1: 3}, constant=(2,))
+    table = spreads(store, ["cka"])
+    trials = sorted(table["trial"].unique())
+    end = table[(table["moment"] == "end") & (table["layer"] == "block1")].set_index("trial")
+    assert end.loc[trials[:4], "num_dropped"].tolist() == [1, 3, 4, 0]
+    assert end.loc[trials[:4], "spread"].notna().tolist() == [True, False, False, True]
+    assert (table.loc[table["moment"] == "init", "num_dropped"] == 0).all()
+    row = association(store).query("moment == 'end' and layer == 'block1' and predictor == 'gap_accuracy'").iloc[0]
+    assert (row["num_families"], row["num_dropped"]) == (6, 2)
+
+
+def test_divergence_drops_a_replica_even_where_its_features_are_finite(sweep):
+    store = sweep(num_families=1)
+    trial = tables.names(store, "replicas")[0]
+    replicas = tables.read(store, "replicas")
+    columns = {c: replicas[c].tolist() for c in replicas if c != "schema_version"}
+    tables.write(store, "replicas", trial, columns | {"diverged_at": [None, None, None, 5]})
+    table = spreads(store, ["cka"])
+    assert set(table.loc[table["moment"] == "end", "num_replicas"]) == {3}
+    assert set(table.loc[table["moment"] == "init", "num_replicas"]) == {4}
+
+
+def test_spreads_are_those_of_the_arrays(sweep):
+    store = sweep(num_families=3)
+    trial = tables.names(store, "trials")[1]
+    X = tables.read_activations(store, trial)["end", 8, "block2"]
+    table = spreads(store)
+    here = table[(table["trial"] == trial) & (table["moment"] == "end") & (table["layer"] == "block2")]
+    for name, measure in MEASURES.items():
+        D = measure.distances(X)
+        row = here.set_index("measure").loc[name]
+        assert row["spread"] == pytest.approx((D[np.triu_indices(4, 1)] ** 2 / 2).mean())
+        assert (row["num_samples"], row["width"], row["swapped"]) == (30, 4, "activation")
+
+
+def test_only_the_commonest_base_recipe_is_compared(sweep, write):
+    store = sweep(num_families=6)
+    write(store, num_families=3, base="b111111111111", first=100)
+    assert families(store)["base"].unique().tolist() == ["b000000000000"]
+    assert spreads(store, ["cka"])["trial"].nunique() == 6
+
+
+def test_a_pulse_counts_at_its_first_swap():
+    table = pd.DataFrame({
+        "moment": ["before_swap", "before_swap", "end", "end"], "epoch": [2, 5, 8, 8], "swap_epoch": [2, 2, 2, None]
+    }).astype({"swap_epoch": "Int32"})  # fmt: skip
+    assert at_first_swap(table).index.tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize(("direction", "answer"), [(1.0, "AKP"), (-1.0, "anti-AKP")])
+def test_happy_against_unhappy(sweep, direction, answer):
+    store = sweep(direction=direction)
+    found = happy_unhappy(store, gap_table(store), num_permutations=199, num_bootstrap=100)
+    assert set(found["verdict"]) == {answer}
+    assert (found["num_families_happy"] == 6).all()
+    assert (found["num_networks_unhappy"] == 24).all()
+    assert (np.sign(found["difference"]) == direction).all()
+    assert ((found["difference_low"] <= found["difference"]) & (found["difference"] <= found["difference_high"])).all()
+    assert found["rule"].str.startswith("happy: mean gap_accuracy over replicas at or below").all()
+
+
+def test_happy_needs_gaps_that_differ(sweep):
+    store = sweep(num_families=6)
+    table = gap_table(store).assign(gap_accuracy=0.1)
+    found = happy_unhappy(store, table, ["cka"], num_permutations=9)
+    assert set(found["reason"]) == {"6 happy and 0 unhappy families; each needs 2"}
+
+
+def test_spectra_are_capped_by_cost(sweep, monkeypatch):
+    store = sweep(num_families=6)
+    options = {"num_permutations": 9, "num_bootstrap": 9}
+    monkeypatch.setattr("analysis.happiness.MAX_SPECTRAL_WORK", (6 * 3) ** 2 / 2 * 6**2)
+    found = happy_unhappy(store, gap_table(store), **options).set_index(["measure", "layer"])
+    assert found.loc[("procrustes", "block1"), "max_replicas"] == 3
+    assert found.loc[("procrustes", "block1"), "num_networks_happy"] == 9
+    assert found.loc[("cka", "block1"), "max_replicas"] == 4
+    monkeypatch.setattr("analysis.happiness.MAX_SPECTRAL_WORK", 1)
+    skipped = happy_unhappy(store, gap_table(store), ["procrustes"], **options)
+    assert skipped["reason"].str.startswith("skipped").all()
+
+
+def test_everything_is_deterministic_and_carries_its_seed(sweep):
+    store = sweep(noise=0.3)
+    first, second = association(store, seed=3), association(store, seed=3)
+    pd.testing.assert_frame_equal(first, second)
+    assert set(first["seed"]) == {3}
+    other = association(store, seed=4)
+    assert not np.allclose(first["rho_low"], other["rho_low"])
+    assert np.allclose(first["rho"], other["rho"])
+
+
+def test_without_the_primary_measure_the_answer_is_undecided(sweep):
+    found = analyse(sweep(), ["procrustes"], num_permutations=99, num_dispersion_permutations=9)
+    assert found.answer == "undecided"
+    assert PRIMARY_MEASURE in found.text

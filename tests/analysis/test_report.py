@@ -1,0 +1,138 @@
+"""The page stands alone and is escaped; the command writes what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import analyse, main
+from analysis.report import number
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
+VOID = {"meta", "img", "br", "hr"}
+
+
+class Balance(HTMLParser):
+    """Fails where a tag is closed that is not the innermost open one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def analysed(sweep):
+    store = sweep(num_failed=2, diverged={0: 1})
+    return store, analyse(store, name="results/<cells>", **QUICK)
+
+
+def test_the_page_is_one_file_without_network(analysed):
+    store, found = analysed
+    page = store.read("report.html").decode()
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert not re.search(r"(src|href)=(?!['\"]?data:)", page)
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "prefers-color-scheme: dark" in page
+    assert found.text in page.replace("&#x27;", "'").replace("&gt;", ">").replace("&lt;", "<")
+
+
+def test_the_page_tells_of_failures_and_escapes_text(analysed):
+    store, _ = analysed
+    page = store.read("report.html").decode()
+    assert "&lt;b&gt;no &amp; such data&lt;/b&gt;" in page
+    assert "<b>no & such data</b>" not in page
+    assert "results/&lt;cells&gt;" in page
+    assert "2 families failed" in page
+    assert "1 of 48 replicas diverged, in 1 families" in page
+    assert "python -m analysis" in page
+    assert "commit" in page
+
+
+def test_what_is_written_is_listed_and_readable(analysed):
+    store, found = analysed
+    assert set(found.files) == {
+        "analysis/spread.parquet", "analysis/association.parquet", "analysis/happy_unhappy.parquet",
+        "figures/gap_against_spread.png", "figures/spread_by_moment.png", "report.html",
+    }  # fmt: skip
+    for file in found.files:
+        assert store.exists(file)
+        if file.endswith(".parquet"):
+            assert len(pd.read_parquet(store.path(file))) > 0
+        if file.endswith(".png"):
+            assert store.read(file).startswith(b"\x89PNG")
+    assert {"seed", "estimator", "num_families"} <= set(pd.read_parquet(store.path("analysis/association.parquet")))
+
+
+def test_running_again_writes_the_same_bytes(sweep):
+    store = sweep()
+    files = analyse(store, **QUICK).files
+    before = {file: store.read(file) for file in files}
+    analyse(store, **QUICK)
+    assert {file: store.read(file) for file in files} == before
+
+
+def test_controls_alone_have_no_second_figure(sweep):
+    found = analyse(sweep(moments=("end",)), **QUICK)
+    assert "figures/gap_against_spread.png" in found.files
+    assert "figures/spread_by_moment.png" in found.files  # stressed families, at the end only
+    assert analyse(sweep(num_families=1), **QUICK).files.count("figures/spread_by_moment.png") == 0
+
+
+def test_command_line(sweep, capsys):
+    store = sweep()
+    assert main([store.base, "--measures", "cka", "--permutations", "99"]) == 0
+    out = capsys.readouterr().out
+    assert "AKP: families that generalize worse are more spread" in out.replace("\n", " ")
+    assert f"{store.base}/report.html" in out
+    assert "block2" in out
+
+
+def test_a_folder_without_results_is_one_line_and_exit_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis", str(tmp_path / "none")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "nothing to analyse" in done.stderr
+
+
+@pytest.mark.parametrize("bad", [["--measures", "ckaa"], ["--alpha", "2"], ["--permutations", "0"]])
+def test_bad_options_are_refused(tmp_path, bad, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        main([str(tmp_path), *bad])
+    assert refusal.value.code == 2
+    assert bad[1] in capsys.readouterr().err
+
+
+def test_analysis_imports_neither_ray_nor_torch():
+    script = "import sys, analysis.__main__; sys.exit(bool({'ray', 'torch', 'sweep', 'trainables'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (float("nan"), "–"), (3.0, "3"), (0.12345, "0.123"), (0.0004, "0.0004"), (7, "7")]
+)
+def test_number(value, text):
+    assert number(value) == text

@@ -1,0 +1,155 @@
+"""Every wrong input gives one message that names the file and key, the value, what is allowed, and the nearest valid name."""
+
+import re
+
+import pytest
+
+from sweep.check import check, check_results
+from sweep.config import ConfigError, Sweep, load, recipe_names
+from sweep.plan import results_store
+from trainables.recipe import Section
+
+SMALL = """
+name: small
+data: {source: cells, num_images: 160, image_size: 12, num_slides: 8}
+training: {epochs: 4, batch_size: 16, replicas: 2}
+model: {widths: [4]}
+probes: {num_samples: 10}
+space: {swap_epochs: [2]}
+"""
+
+
+def attempt(tmp_path, text=SMALL, overrides=()):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    config, source = load(str(path), list(overrides))
+    check(config, source)
+    return config
+
+
+@pytest.mark.parametrize("name", ["breastmnist", "cells", "cifar10", "quick"])
+def test_shipped_recipes_are_valid(name):
+    assert name in recipe_names()
+    assert load(name)[0].name == name
+
+
+def test_the_default_recipe_is_cells():
+    assert load()[0] == load("cells")[0]
+
+
+def test_overrides_are_yaml():
+    config, _ = load("quick", ["training.replicas=4", "space.swap_epochs=[1,3]", "training.learning_rate=1e-3", "name=other"])
+    assert (config.training.replicas, config.space.swap_epochs, config.training.learning_rate, config.root) == (
+        4,
+        [1, 3],
+        1e-3,
+        "results/other",
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (
+            ["training.replcias=4"],
+            r"training\.replcias: unknown key; did you mean 'replicas'\? allowed: epochs, batch_size",
+        ),
+        (["trainnig.replicas=4"], r"trainnig: unknown key; did you mean 'training'\?"),
+        (["data.sise=4"], r"data\.sise: unknown key; .*image_size"),
+        (["data.source=nzp"], r"data\.source: 'nzp' is unknown; did you mean 'npz'\? allowed: cells, npz"),
+        (["training.epochs=twelve"], r"training\.epochs: 'twelve' is refused: .*valid integer"),
+        (["training.learning_rate=true"], r"training\.learning_rate: True is refused"),
+        (
+            ["training.optimizer=sdg"],
+            r"training\.optimizer: 'sdg' is unknown; did you mean 'sgd'\? allowed: sgd, adamw",
+        ),
+        (
+            ["training.replicas=1"],
+            r"training\.replicas: 1 is refused: .*greater than or equal to 2.*Networks per family",
+        ),
+        (["training.nesterov=true", "training.momentum=0.0"], r"training: nesterov has no effect"),
+        (["space.num_families=5"], r"space: num_families belongs to the samplers"),
+        (["resources.gpus_per_family=1.5"], r"resources: gpus_per_family is 1\.5; above 1 it must be a whole number"),
+        (
+            ["space.activations=[relu, tahn]"],
+            r"space\.activations: unknown activation 'tahn'; did you mean 'tanh'\? allowed: relu",
+        ),
+        (
+            ["space.losses=[cross_entrpy]"],
+            r"space\.losses: unknown loss 'cross_entrpy'; did you mean 'cross_entropy'\?",
+        ),
+        (["space.activations=['nowhere:f']"], r"space\.activations: activation 'nowhere:f' cannot be imported"),
+        (["model.name=resnet81"], r"model\.name: unknown model 'resnet81'; did you mean 'resnet18'\?"),
+        (
+            ["space.swap_epochs=[2, 4]"],
+            r"space\.swap_epochs: a swap at epoch 4 lies outside the training; allowed: 1 to 3 \(training\.epochs is 4\)",
+        ),
+        (["space.pulse_epochs=[2]"], r"space\.pulse_epochs: a swap at epoch 4 lies outside"),
+        (["space.swaps=[]", "space.controls=false"], r"space: is empty"),
+        (
+            ["space.schedules=[[[0, relu]]]"],
+            r"space\.schedules\[0\]: .*a schedule is a list of \[start_epoch, activation, loss\]",
+        ),
+        (["data.train_size=5000"], r"data: .*5000"),
+        (["training.batch_size=500"], r"training\.batch_size: 500 is more than the \d+ training images"),
+        (["probes.num_samples=500"], r"probes\.num_samples: .*500.*test split has \d+"),
+        (["probes.layers=[blok1]"], r"probes\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
+        (["probes.epochs=[9]"], r"probes\.epochs: \[9\] lie outside"),
+        (["data={source: npz, name: nothere.npz, root: nowhere}"], r"data: .*nothere\.npz"),
+        (["data={source: npz, name: breastmnst, root: nowhere, download: false}"], r"data: .*breastmnist"),
+        (["data={source: torchvision, name: CIFAR01, root: nowhere}"], r"data: .*CIFAR10"),
+        (["data={source: folder, path: nowhere}"], r"data: .*nowhere"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, overrides, match):
+    with pytest.raises(ConfigError) as caught:
+        attempt(tmp_path, overrides=overrides)
+    message = str(caught.value)
+    assert re.search(match, message), message
+    assert all(line.startswith(f"{tmp_path}/my.yaml with --set: ") for line in message.splitlines())
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        attempt(tmp_path, overrides=["space.activations=[tahn]", "space.losses=[focl]", "space.swap_epochs=[9]"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a: [", "not YAML"),
+        ("- 1", "is a mapping"),
+        ("training: {epochs: 3}", "name: missing"),
+        ("name: a/b", "name: 'a/b' is refused"),
+    ],
+)
+def test_files_that_are_no_sweep_files(tmp_path, text, match):
+    with pytest.raises(ConfigError, match=match):
+        attempt(tmp_path, text)
+
+
+def test_an_unknown_recipe_gets_the_nearest():
+    with pytest.raises(ConfigError, match=r"brestmnist: neither a file nor a shipped recipe; did you mean 'breastmnist'\?"):
+        load("brestmnist")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load("nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"'training' is not key\.key=value"):
+        load("quick", ["training"])
+
+
+def test_a_results_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = attempt(tmp_path, overrides=[f"storage.path={tmp_path}/file"])
+    with pytest.raises(ConfigError, match=r"storage\.path: .*cannot be written"):
+        check_results(config, results_store(config), "my.yaml")
+
+
+def test_every_key_is_described():
+    def walk(section: type[Section], path: str):
+        for key, field in section.model_fields.items():
+            assert field.description, f"{path}.{key} has no description"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(field.annotation, f"{path}.{key}")
+
+    walk(Sweep, "sweep")

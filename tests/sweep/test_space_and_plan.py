@@ -1,0 +1,140 @@
+"""Schedules of a space, and the prefix tree that shares their training."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweep.config import Space, Sweep, load
+from sweep.plan import Plan, _tree, make_plan
+from sweep.space import schedules
+from trainables.family import Family, run
+from trainables.recipe import BaseRecipe, Training
+from trainables.schedule import Base, NameMismatch, Schedule
+
+
+def test_the_default_recipe_has_hundreds_of_networks_in_126_families():
+    config, _ = load("cells")
+    found = schedules(config.space)
+    kinds = [s.swapped for s in found]
+    assert {k: kinds.count(k) for k in set(kinds)} == {"none": 6, "activation": 48, "loss": 24, "both": 48}
+    assert len(set(found)) == 126
+    assert kinds[:6] == ["none"] * 6
+
+
+def test_pulses_swap_back():
+    space = Space(activations=["relu", "tanh"], losses=["focal"], swap_epochs=[1], swaps=["activation"], pulse_epochs=[2])
+    assert [str(s) for s in schedules(space)] == [
+        "0:relu/focal",
+        "0:tanh/focal",
+        "0:relu/focal 1:tanh/focal",
+        "0:tanh/focal 1:relu/focal",
+        "0:relu/focal 1:tanh/focal 3:relu/focal",
+        "0:tanh/focal 1:relu/focal 3:tanh/focal",
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_samples_are_of_the_grid_with_their_controls(sampler):
+    draws = [schedules(Space(sampler=sampler, num_families=20, seed=seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    stressed = [s for s in draws[0] if s.swap_epochs]
+    assert len(set(stressed)) == 20
+    assert {s.control for s in stressed} == {s for s in draws[0] if not s.swap_epochs}
+    assert set(schedules(Space(sampler=sampler, num_families=500, swap_epochs=[1, 2]))) <= set(schedules(Space(swap_epochs=[1, 2])))
+
+
+def test_further_schedules_bring_their_controls():
+    space = Space(swaps=[], activations=["relu"], losses=["focal"], schedules=[[[0, "sin", "hinge"], [2, "relu", "hinge"]]])
+    assert [str(s) for s in schedules(space)] == ["0:relu/focal", "0:sin/hinge", "0:sin/hinge 2:relu/hinge"]
+
+
+EPOCHS = 6
+BASE = Base(BaseRecipe(), "0" * 64)
+FUNCTIONS = st.sampled_from(["relu", "tanh", "sin"])
+
+
+@st.composite
+def any_schedule(draw):
+    starts = [0, *sorted(draw(st.sets(st.integers(1, EPOCHS - 1), max_size=3)))]
+    names = [draw(FUNCTIONS)]
+    for _ in starts[1:]:
+        names.append(draw(FUNCTIONS.filter(lambda n: n != names[-1])))
+    return Schedule.of([[e, n, "focal"] for e, n in zip(starts, names, strict=True)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(any_schedule(), min_size=1, max_size=10, unique=True), st.sets(st.integers(1, EPOCHS - 1)))
+def test_the_tree_trains_no_shared_prefix_twice(some, existing_epochs):
+    """For any schedules: parents come first and save what children start from, and each epoch of each history is trained once."""
+    ordered = sorted(some, key=lambda s: len(s.phases))
+    existing = {BASE.state_name(ordered[0], e) for e in existing_epochs}
+    tree = _tree(BASE, {str(s): s for s in ordered}, EPOCHS, existing)
+    seen: list[str] = []
+    trained: list[str] = []
+    boundaries = {e for s in ordered for e in s.swap_epochs}
+    for trial, planned in tree.items():
+        assert planned.parent is None or planned.parent in seen
+        if planned.parent:
+            assert tree[planned.parent].saves[planned.start_epoch] == planned.start_state
+            assert planned.start_epoch > tree[planned.parent].start_epoch
+        if planned.start_state:
+            assert planned.start_state == BASE.state_name(planned.schedule, planned.start_epoch)
+            assert planned.parent or planned.start_state in existing
+        seen.append(trial)
+        # What an epoch computes is named by the state that it ends in, but for the last stretch, where families part unseen.
+        last = max([e for e in boundaries if e in planned.schedule.swap_epochs], default=0)
+        trained += [BASE.state_name(planned.schedule, e) for e in range(planned.start_epoch + 1, last + 1)]
+    if not existing:
+        assert len(trained) == len(set(trained))
+
+
+def test_children_wait_for_the_longest_chain_first():
+    pulse = [[0, "relu", "focal"], [1, "tanh", "focal"], [5, "relu", "focal"]]
+    some = [Schedule.of(pulse[:n]) for n in (1, 2, 3)]
+    config = Sweep(name="x", training=Training(epochs=EPOCHS))
+    plan = Plan(config, BASE, {str(s): s for s in some}, frozenset(), _tree(BASE, {str(s): s for s in some}, EPOCHS, set()))
+    assert [p.start_epoch for p in plan.remaining.values()] == [0, 1, 5]
+    assert [plan.critical_epochs[str(s)] for s in some] == [6, 5, 1]
+    assert plan.unique_replica_epochs == (6 + 5 + 1) * 6
+    assert plan.total_replica_epochs == 18 * 6
+    assert {len(v) for v in plan.users.values()} == {1}
+
+
+def test_finished_families_are_not_planned_again(small_sweep, small_data, store):
+    plan = make_plan(small_sweep, small_data, store)
+    trial, schedule = next(iter(plan.families.items()))
+    list(run(Family(small_sweep.recipe, small_sweep.probes, schedule, plan.remaining[trial].save_epochs), store))
+    again = make_plan(small_sweep, small_data, store)
+    assert again.done == {trial}
+    assert len(again.remaining) == len(plan.remaining) - 1
+    children = [p for p in again.remaining.values() if p.schedule.control == schedule]
+    assert children
+    assert all(p.start_epoch == 2 and p.parent is None for p in children)  # their state exists
+
+
+def test_a_larger_space_reuses_the_smaller(small_sweep, small_data, store):
+    plan = make_plan(small_sweep, small_data, store)
+    larger = small_sweep.model_copy(update={"space": small_sweep.space.model_copy(update={"swap_epochs": [1, 2]})})
+    assert set(plan.families) < set(make_plan(larger, small_data, store).families)
+
+
+def test_a_finished_family_with_another_recipe_under_its_name_is_refused(small_sweep, small_data, store, monkeypatch):
+    plan = make_plan(small_sweep, small_data, store)
+    trial, schedule = next(iter(plan.families.items()))
+    list(run(Family(small_sweep.recipe, small_sweep.probes, schedule), store))
+    other = small_sweep.model_copy(update={"training": small_sweep.training.model_copy(update={"learning_rate": 0.9})})
+    monkeypatch.setattr(Base, "trial_name", lambda self, s, probes: trial if s == schedule else f"t{hash(s)}")
+    with pytest.raises(NameMismatch, match=r"learning_rate was 0\.05, is 0\.9"):
+        make_plan(other, small_data, store)
+
+
+@pytest.fixture
+def small_sweep(small_recipe, probes) -> Sweep:
+    return Sweep(
+        name="small",
+        data=small_recipe.data,
+        model=small_recipe.model,
+        training=small_recipe.training,
+        probes=probes,
+        space=Space(activations=["relu", "tanh"], losses=["cross_entropy"], swap_epochs=[2]),
+    )

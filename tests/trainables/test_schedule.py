@@ -1,0 +1,123 @@
+"""Names are what results are found by: they must not move, and must tell apart whatever influences training."""
+
+import sys
+
+import pytest
+
+from trainables.recipe import BaseRecipe, Model, NpzData, Probes, Training
+from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same
+
+PULSE = Schedule.of([[0, "relu", "cross_entropy"], [3, "tanh", "focal"], [5, "relu", "cross_entropy"]])
+BASE = Base(BaseRecipe(), "0" * 64)
+
+
+def test_literal_names_are_pinned():
+    """If this fails, every stored result is orphaned: raise HISTORY_VERSION on purpose, or mend the change."""
+    other = Base(BaseRecipe(model=Model(name="mlp", widths=[8]), training=Training(epochs=4, optimizer="adamw")), "f" * 64)
+    assert BASE.name == "bef8a2cb4bf45"
+    assert [BASE.state_name(PULSE, e) for e in (0, 3, 5, 8)] == []
+    assert [other.name, other.state_name(PULSE.control, 2)] == []
+    assert [BASE.trial_name(PULSE, Probes()), BASE.trial_name(PULSE, Probes(num_samples=50))] == []
+
+
+def test_a_state_is_named_by_the_phases_before_its_epoch_only():
+    stressed = Schedule(PULSE.phases[:2])
+    for epoch in range(6):
+        assert BASE.state_name(PULSE, epoch) == BASE.state_name(stressed, epoch)
+        assert (BASE.state_name(PULSE, epoch) == BASE.state_name(PULSE.control, epoch)) == (epoch <= 3)
+    assert BASE.state_name(PULSE, 6) != BASE.state_name(stressed, 6)
+    assert BASE.state_name(PULSE, 2) != BASE.state_name(PULSE, 3)
+
+
+CHANGES = {
+    "epochs": 9,
+    "batch_size": 32,
+    "replicas": 7,
+    "first_seed": 1,
+    "optimizer": "adamw",
+    "learning_rate": 0.1,
+    "momentum": 0.8,
+    "nesterov": True,
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "clip_norm": 1.0,
+    "reset_optimizer_at_swap": True,
+    "flip": True,
+    "shift_px": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Base(BaseRecipe(), "1" * 64),
+        Base(BaseRecipe(model=Model(batch_norm=False)), "0" * 64),
+        *(Base(BaseRecipe(training=Training(**{key: value})), "0" * 64) for key, value in CHANGES.items()),
+    ],
+)
+def test_whatever_influences_training_is_in_the_name(other):
+    assert other.name != BASE.name
+    assert other.state_name(PULSE, 3) != BASE.state_name(PULSE, 3)
+
+
+def test_all_training_options_are_tried_above():
+    assert set(CHANGES) == set(Training.model_fields)
+
+
+def test_where_the_data_came_from_is_not_in_the_name():
+    here, there = (Base(BaseRecipe(data=NpzData(source="npz", name=name, root=name)), "0" * 64) for name in ("here", "there"))
+    assert here.name == there.name
+
+
+def test_probes_name_the_family_but_not_its_states():
+    assert BASE.trial_name(PULSE, Probes()) != BASE.trial_name(PULSE, Probes(pooling="flatten"))
+
+
+def test_a_users_function_is_named_by_its_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for body in ("x", "2 * x"):
+        (tmp_path / "mine.py").write_text(f"def act(x):\n    return {body}\n")
+        sys.modules.pop("mine", None)
+        import importlib
+        import linecache
+
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        names.append(BASE.state_name(Schedule.of([[0, "mine:act", "focal"]]), 1))
+    sys.modules.pop("mine", None)
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        [[1, "relu", "focal"]],
+        [[0, "relu", "focal"], [2, "tanh", "focal"], [2, "relu", "focal"]],
+        [[0, "relu", "focal"], [2, "relu", "focal"]],
+    ],
+)
+def test_schedules_that_are_none_are_refused(phases):
+    with pytest.raises(ValueError, match="schedule"):
+        Schedule.of(phases)
+
+
+def test_what_a_swap_exchanges():
+    swapped = [
+        Schedule.of([[0, "relu", "focal"], [1, a, loss]]).swapped for a, loss in [("tanh", "focal"), ("relu", "hinge"), ("tanh", "hinge")]
+    ]
+    assert swapped == ["activation", "loss", "both"]
+    assert PULSE.control.swapped == "none"
+    assert PULSE.phase_before(3) == Phase(0, "relu", "cross_entropy")
+    assert PULSE.phase_before(4).activation == "tanh"
+
+
+def test_a_hit_made_with_another_recipe_is_refused():
+    stored = BASE.history(PULSE, 3, full=True)
+    check_same("file", stored, stored)
+    del stored["base"]["training"]["shift_px"]  # an option added since
+    check_same("file", stored, BASE.history(PULSE, 3, full=True))
+    stored["base"]["training"]["learning_rate"] = 0.9
+    with pytest.raises(NameMismatch, match=r"file.*base.training.learning_rate was 0.9, is 0.05"):
+        check_same("file", stored, BASE.history(PULSE, 3, full=True))

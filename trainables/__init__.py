@@ -1,0 +1,1 @@
+"""How one family is trained and probed: plain torch. Only `trainable.py` knows Ray."""

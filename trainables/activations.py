@@ -1,0 +1,68 @@
+"""Hot-swappable activation functions, and the module that holds the one in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.functions import Registry, UnknownName
+
+# Every one is elementwise and has neither parameters nor state: a swap is an assignment, and replicas cannot share anything through it.
+ACTIVATIONS = Registry(
+    "activation",
+    {
+        "relu": F.relu,
+        "leaky_relu": F.leaky_relu,
+        "elu": F.elu,
+        "selu": F.selu,
+        "celu": F.celu,
+        "gelu": F.gelu,
+        "silu": F.silu,
+        "mish": F.mish,
+        "softplus": F.softplus,
+        "softsign": F.softsign,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "hardtanh": F.hardtanh,
+        "hardswish": F.hardswish,
+        "sin": torch.sin,
+        "identity": lambda x: x,
+    },
+)
+
+
+class HotSwap(nn.Module):
+    """The activation in force. Assigning `function` swaps it; nothing else of the network changes."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor] = F.relu) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def swap_activation(model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+    """Put another activation in force everywhere in a model."""
+    for module in model.modules():
+        if isinstance(module, HotSwap):
+            module.function = function
+
+
+def check_activation(name: str) -> None:
+    """Refuse a name or a user's function that cannot serve. Raises UnknownName."""
+    function = ACTIVATIONS.resolve(name)
+    x = torch.linspace(-2.0, 2.0, 12).reshape(3, 4).requires_grad_()
+    if isinstance(function, type):
+        raise UnknownName(f"activation {name!r} is a class; give a function of one tensor, or an instance")
+    if isinstance(function, nn.Module) and any(True for _ in function.parameters()):
+        raise UnknownName(f"activation {name!r} has parameters, which all replicas would share; give a parameter-free function")
+    try:
+        y = function(x)
+    except Exception as error:
+        raise UnknownName(f"activation {name!r} fails on a float tensor: {type(error).__name__}: {error}") from error
+    if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
+        raise UnknownName(f"activation {name!r} must return a tensor of its argument's shape and type")

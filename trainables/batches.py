@@ -1,0 +1,43 @@
+"""What one epoch of every replica draws: the order of the samples, and what augmentation does to each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.data import Split
+from trainables.data.augment import flip_and_shift
+from trainables.recipe import Training
+from trainables.streams import stream
+
+
+class EpochBatches:
+    """The batches of one epoch, each replica in its own order. What is drawn depends on `(seed, epoch)` alone.
+
+    `order` is `[replica, sample]`; the remainder that fills no batch is left out.
+    """
+
+    def __init__(self, config: Training, split: Split, seeds: list[int], epoch: int) -> None:
+        self.split, self.batch_size = split, config.batch_size
+        device, num_samples = split.labels.device, len(split.labels)
+        self.order = torch.stack([torch.randperm(num_samples, generator=stream(seed, "order", epoch)) for seed in seeds]).to(device)
+        self.flips = self.shifts = None
+        if config.flip:
+            drawn = [torch.rand(num_samples, generator=stream(seed, "flip", epoch)) < 0.5 for seed in seeds]
+            self.flips = torch.stack(drawn).to(device)
+        if config.shift_px:
+            low, high = -config.shift_px, config.shift_px + 1
+            drawn = [torch.randint(low, high, (num_samples, 2), generator=stream(seed, "shift", epoch)) for seed in seeds]
+            self.shifts = torch.stack(drawn).to(device)
+
+    def __len__(self) -> int:
+        return self.order.shape[1] // self.batch_size
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images `[replica, sample, channel, height, width]` and labels `[replica, sample]` of a step."""
+        now = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        order = self.order[:, now]
+        flips = None if self.flips is None else self.flips[:, now].reshape(-1)
+        shifts = None if self.shifts is None else self.shifts[:, now].reshape(-1, 2)
+        images = flip_and_shift(self.split.images.index_select(0, order.reshape(-1)), flips, shifts)
+        return images.unflatten(0, order.shape), self.split.labels[order]

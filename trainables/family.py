@@ -1,0 +1,168 @@
+"""One family, from its schedule to its tables: a plain function that needs no Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from analysis import tables
+from analysis.storage import Store
+from trainables.data import load
+from trainables.models import build
+from trainables.probes import Look, Probe
+from trainables.probes.activations import ActivationsProbe
+from trainables.probes.curves import CurvesProbe
+from trainables.probes.predictions import PredictionsProbe
+from trainables.recipe import BaseRecipe, Probes
+from trainables.replicas import Executor
+from trainables.rows import replica_columns, trial_row, write_trial
+from trainables.schedule import Base, Schedule
+from trainables.states import States
+from trainables.training import METRICS, SPLITS, Evaluation, FamilyTraining
+
+
+@dataclass(frozen=True)
+class Family:
+    """What to train and what to record. `save_epochs`: boundaries whose training states others continue from, or a retry may."""
+
+    recipe: BaseRecipe
+    probes: Probes
+    schedule: Schedule
+    save_epochs: frozenset[int] = frozenset()
+
+    def base(self) -> Base:
+        return Base(self.recipe, load(self.recipe.data).hash)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Reported at each saved training state, whose name is `state`, and at the end, where it is None."""
+
+    trial: str
+    epoch: int
+    state: str | None
+    num_images: int
+    summary: dict[str, float]
+
+
+def run(family: Family, store: Store, device: str = "cpu", executor: Executor | None = None) -> Generator[Progress]:
+    """Train a family to its end and write its tables, `trials` last. Continues from the newest training state of its own history.
+
+    Raises whatever training or writing raises; `rows.write_failure` records that.
+    """
+    attempt = _Attempt(family, store, device, executor)
+    training, schedule, num_epochs = attempt.training, family.schedule, family.recipe.training.epochs
+    if not attempt.resume():
+        attempt.look("init")
+        attempt.evaluate("epoch")
+    while training.epoch < num_epochs:
+        if training.epoch in schedule.swap_epochs:
+            attempt.look("before_swap")
+            training.set_phase(schedule.phase_before(training.epoch + 1))
+            attempt.evaluate("after_swap")
+        attempt.train_epoch()
+        evaluation = attempt.evaluate("epoch")
+        if training.epoch in family.save_epochs and training.epoch < num_epochs:
+            yield attempt.progress(evaluation, attempt.save())
+    attempt.look("end")
+    attempt.write(evaluation)
+    yield attempt.progress(evaluation, None)
+
+
+class _Attempt:
+    """One attempt at a family: its training, its probes, and the time that both take."""
+
+    def __init__(self, family: Family, store: Store, device: str, executor: Executor | None) -> None:
+        self.began, self.train_s = time.perf_counter(), 0.0
+        self.family, self.store, self.states = family, store, States(store)
+        data, recipe, schedule = load(family.recipe.data), family.recipe, family.schedule
+        self.base = Base(recipe, data.hash)
+        self.trial = self.base.trial_name(schedule, family.probes)
+        self.probes_key = family.probes.model_dump(mode="json")
+        self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
+        model = build(recipe.model, data.image_shape, data.num_classes)
+        self.probes: list[Probe] = [
+            CurvesProbe(recipe.training, schedule, self.training.steps_per_epoch),
+            PredictionsProbe(family.probes.predictions),
+            ActivationsProbe(family.probes, data, recipe.data.split_seed, model, self.training.device),
+        ]
+        self.started_from: str | None = None
+        self.started_at = 0
+
+    def resume(self) -> bool:
+        """Go to the newest training state of this family's history. False if there is none."""
+        existing, schedule = set(self.states.names()), self.family.schedule
+        for epoch in range(self.family.recipe.training.epochs - 1, 0, -1):
+            name = self.base.state_name(schedule, epoch)
+            if name not in existing:
+                continue
+            found = self.states.load(name, self.base.history(schedule, epoch, full=True), self.probes_key)
+            if found is None:
+                continue
+            state, records = found
+            self.training.load(state, epoch)
+            self.training.set_phase(schedule.phase_before(epoch))
+            for probe in self.probes:
+                prefix = f"{probe.table}/"
+                probe.records.update({k.removeprefix(prefix): v for k, v in records.items() if k.startswith(prefix)})
+            self.started_from, self.started_at = name, epoch
+            return True
+        return False
+
+    def look(self, moment: str, evaluation: Evaluation | None = None) -> None:
+        for probe in self.probes:
+            probe.look(Look(moment, self.training, evaluation))
+
+    def evaluate(self, moment: str) -> Evaluation:
+        evaluation = self.training.evaluate()
+        self.look(moment, evaluation)
+        return evaluation
+
+    def train_epoch(self) -> None:
+        began = time.perf_counter()
+        self.training.train_epoch()
+        self.train_s += time.perf_counter() - began
+
+    def save(self) -> str:
+        """Store the training state, and what the probes recorded so far. Returns its name."""
+        schedule, epoch = self.family.schedule, self.training.epoch
+        name = self.base.state_name(schedule, epoch)
+        records = {f"{probe.table}/{k}": v for probe in self.probes for k, v in probe.records.items()}
+        self.states.save(name, self.training.state(), records, self.base.history(schedule, epoch, full=True), self.probes_key)
+        return name
+
+    def progress(self, evaluation: Evaluation, state: str | None) -> Progress:
+        training = self.training
+        accuracy = evaluation.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
+        summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
+        steps = (training.epoch - self.started_at) * training.steps_per_epoch * training.config.replicas
+        num_diverged = int((training.diverged_at >= 0).sum())
+        return Progress(self.trial, training.epoch, state, steps * training.config.batch_size, summary | {"num_diverged": num_diverged})
+
+    def write(self, final: Evaluation) -> None:
+        """Write every table of the family, `trials` last."""
+        for probe in self.probes:
+            if groups := probe.row_groups(self.trial):
+                tables.write(self.store, probe.table, self.trial, groups)
+        columns = replica_columns(self.trial, self.family.schedule, self.training, final)
+        tables.write(self.store, "replicas", self.trial, columns)
+        row = trial_row(self.base, self.family.schedule, self.family.probes)
+        measured = {
+            "status": "done",
+            "num_diverged": int((self.training.diverged_at >= 0).sum()),
+            "started_from": self.started_from,
+            "epochs_trained": self.training.epoch - self.started_at,
+            "train_s": self.train_s,
+            "record_s": time.perf_counter() - self.began - self.train_s,
+            "device": f"{self.training.device} {self.training.executor}",
+        }
+        write_trial(self.store, row | measured)
+
+
+def deterministic(num_threads: int) -> None:
+    """Settings that bit-for-bit equality rests on, made once per process."""
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)

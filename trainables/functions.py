@@ -1,0 +1,61 @@
+"""A registry of functions that a recipe names, and user functions by import path."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+class UnknownName(ValueError):
+    """A name that no registry knows, or an import path that leads nowhere."""
+
+
+class Registry(Mapping[str, Callable[..., Any]]):
+    """Built-in functions by name; `package.module:name` reaches the user's own."""
+
+    def __init__(self, kind: str, functions: dict[str, Callable[..., Any]]) -> None:
+        self.kind = kind
+        self._functions = functions
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def resolve(self, name: str) -> Callable[..., Any]:
+        """The function of that name. Raises UnknownName, which names what is allowed and the nearest valid name."""
+        if name in self._functions:
+            return self._functions[name]
+        if ":" not in name:
+            near = difflib.get_close_matches(name, self._functions, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UnknownName(
+                f"unknown {self.kind} {name!r}; {hint}allowed: {', '.join(self._functions)}, or your own as package.module:name"
+            )
+        module_name, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownName(f"{self.kind} {name!r} cannot be imported: {error}") from error
+        if not callable(found):
+            raise UnknownName(f"{self.kind} {name!r} is {type(found).__name__}, not a function")
+        return found
+
+    def fingerprint(self, name: str) -> str:
+        """What stands for this function in a history: its name, and for a user's function a hash of its module's source.
+
+        A user's function may change under its name, and training states that the older one made must not be taken for it.
+        """
+        if name in self._functions:
+            return name
+        module = inspect.getmodule(self.resolve(name))
+        source = inspect.getsource(module) if module is not None else name
+        return f"{name}#{hashlib.sha256(source.encode()).hexdigest()[:12]}"

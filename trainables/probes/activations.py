@@ -1,0 +1,118 @@
+"""Activations of the probe set, per replica, moment and layer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis import tables
+from trainables.data import Dataset
+from trainables.models import check_layers, default_layers, record
+from trainables.probes import Look, parse_key
+from trainables.recipe import Probes
+from trainables.streams import stream
+
+
+def probe_set(data: Dataset, config: Probes, split_seed: int) -> Tensor:
+    """Positions of the probe samples in the test split, ascending `[sample]`. Raises ValueError if there are too few."""
+    num_test = len(data.test.labels)
+    if config.num_samples > num_test:
+        raise ValueError(f"probes.num_samples is {config.num_samples}, but the test split has {num_test} samples")
+    return torch.randperm(num_test, generator=stream(split_seed, "probe"))[: config.num_samples].sort().values
+
+
+def rows(output: Tensor, pooling: str) -> Tensor:
+    """A layer's output `[sample, channel, height, width]`, `[sample, token, feature]` or `[sample, feature]` as rows `[row, feature]`.
+
+    `mean` averages over positions, `flatten` keeps them as features (row-major), `positions` makes each position a row of its own.
+    """
+    if output.dim() > 3:
+        output = output.flatten(2).transpose(1, 2)  # [sample, position, channel]
+        channels_first = True
+    else:
+        channels_first = False
+    if output.dim() == 2:
+        return output
+    if pooling == "mean":
+        return output.mean(1)
+    if pooling == "positions":
+        return output.flatten(0, 1)
+    return (output.transpose(1, 2) if channels_first else output).flatten(1)
+
+
+class ActivationsProbe:
+    """The table `activations`."""
+
+    table = "activations"
+
+    def __init__(self, config: Probes, data: Dataset, split_seed: int, model: nn.Module, device: torch.device) -> None:
+        self.config = config
+        self.layers = config.layers or default_layers(model)
+        check_layers(model, self.layers)
+        where = probe_set(data, config, split_seed)
+        self.images, self.ids = data.test.images[where].to(device), data.test.ids[where].numpy()
+        self.labels = data.test.clean_labels[where].numpy()
+        self.records: dict[str, Tensor] = {}
+
+    def look(self, look: Look) -> None:
+        if look.moment not in self.config.moments and not (look.moment == "epoch" and look.epoch in self.config.epochs):
+            return
+        shapes: dict[str, Tensor] = {}
+
+        def features(model: nn.Module, batch: Tensor) -> Tensor:
+            found = record(model, self.layers, batch)
+            shapes.update({layer: torch.tensor(found[layer].shape[1:]) for layer in self.layers})
+            return torch.cat([rows(found[layer], self.config.pooling).reshape(len(batch), -1) for layer in self.layers], 1)
+
+        stacked = look.training.replicas.map(features, self.images)
+        sizes = [self._num_rows(shape) * self._width(shape) for shape in shapes.values()]
+        for layer, part in zip(self.layers, stacked.split(sizes, 2), strict=True):
+            values = part.reshape(len(part), -1, self._width(shapes[layer]))
+            self.records[look.key(layer)] = values.cpu().contiguous()
+            self.records[f"shape/{layer}"] = shapes[layer]
+
+    def _num_rows(self, shape: Tensor) -> int:
+        """Rows per sample of a layer with this output shape."""
+        if self.config.pooling != "positions" or len(shape) == 1:
+            return 1
+        return int(shape[1:].prod() if len(shape) > 2 else shape[0])
+
+    def _width(self, shape: Tensor) -> int:
+        """Features per row."""
+        if self.config.pooling == "flatten" or len(shape) == 1:
+            return int(shape.prod())
+        return int(shape[0] if len(shape) > 2 else shape[-1])
+
+    def row_groups(self, trial: str) -> list[dict[str, Any]]:
+        groups = []
+        for key in sorted(key for key in self.records if not key.startswith("shape/")):
+            (epoch, moment, rest), values = parse_key(key), self.records[key].numpy()
+            layer = "/".join(rest)
+            shape = self.records[f"shape/{layer}"].tolist()
+            block = max(1, tables.MAX_ROW_GROUP_BYTES // values[0].nbytes)
+            bounds = [*range(0, len(values), block), len(values)]
+            for first, last in pairwise(bounds):
+                groups.append(self._group(trial, moment, epoch, layer, shape, first, values[first:last]))
+        return groups
+
+    def _group(self, trial: str, moment: str, epoch: int, layer: str, shape: list[int], first: int, values: np.ndarray) -> dict[str, Any]:
+        num_replicas, num_rows, _ = values.shape
+        per_sample = num_rows // len(self.ids)
+        total = num_replicas * num_rows
+        return {
+            "trial": [trial] * total,
+            "replica": np.repeat(np.arange(first, first + num_replicas), num_rows),
+            "moment": [moment] * total,
+            "epoch": np.full(total, epoch),
+            "layer": [layer] * total,
+            "pooling": [self.config.pooling] * total,
+            "shape": [shape] * total,
+            "sample": np.tile(np.repeat(self.ids, per_sample), num_replicas),
+            "position": np.tile(np.arange(per_sample), num_replicas * len(self.ids)),
+            "label": np.tile(np.repeat(self.labels, per_sample), num_replicas),
+            "activation": tables.list_array(values.reshape(total, -1)),
+        }

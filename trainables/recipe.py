@@ -1,0 +1,157 @@
+"""What determines a family: the pydantic sections of the base recipe and of the probes. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of the sweep file: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Data(Section):
+    train_size: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="Training samples kept, drawn by split_seed after splitting; null keeps all. Unit: images."
+    )
+    val_fraction: float = Field(
+        0.15,
+        ge=0.0,
+        lt=1.0,
+        description="Share of all samples held out for validation, where the data bring no such split.",
+    )
+    test_fraction: float = Field(
+        0.25,
+        gt=0.0,
+        lt=1.0,
+        description="Share of all samples held out for testing, where the data bring no such split.",
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the split, of the subset and of the label noise.")
+    label_noise: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of training labels replaced by another class, drawn uniformly by split_seed.",
+    )
+
+
+class _OnDisk(_Data):
+    root: str = Field("data", description="Folder that holds the data; relative paths start where the command runs.")
+    download: bool = Field(True, description="Whether published data that are absent may be downloaded into root.")
+
+
+class CellsData(_Data):
+    """Generated microscopy-like images of single cells, cancer (1) against non-cancer (0)."""
+
+    source: Literal["cells"] = Field("cells", description="The generator that comes with this package; needs no files.")
+    num_images: int = Field(1600, ge=40, description="Images generated, over all splits.")
+    image_size: int = Field(24, ge=12, le=128, description="Height and width in pixels.")
+    num_slides: int = Field(40, ge=3, description="Slides: each has its own stain, light and focus, and lies in one split.")
+    difficulty: float = Field(0.5, ge=0.0, le=1.0, description="Overlap of the two classes: 0 nearly separable, 1 the same distribution.")
+    seed: int = Field(0, ge=0, description="Seed of the generator.")
+
+
+class NpzData(_OnDisk):
+    """A .npz file: MedMNIST's layout ({train,val,test}_{images,labels}) or images, labels and optional groups."""
+
+    source: Literal["npz"] = Field(description="A NumPy archive.")
+    name: str = Field(description="A MedMNIST name (breastmnist, ...) or a .npz file below root, or its own path.")
+
+
+class TorchvisionData(_OnDisk):
+    """A torchvision classification data set."""
+
+    source: Literal["torchvision"] = Field(description="A data set of torchvision.datasets.")
+    name: str = Field(description="Class name in torchvision.datasets: CIFAR10, FashionMNIST, MNIST, PCAM, ...")
+
+
+class FolderData(_Data):
+    """A folder of images: path/class/image, or path/{train,val,test}/class/image."""
+
+    source: Literal["folder"] = Field(description="Images in one folder per class.")
+    path: str = Field(description="The folder; relative paths start where the command runs.")
+    image_size: int = Field(32, ge=8, le=512, description="Images are resized to this height and width in pixels.")
+
+
+Data = Annotated[CellsData | NpzData | TorchvisionData | FolderData, Field(discriminator="source")]
+
+
+class Model(Section):
+    """The network. Its activation comes from the schedule."""
+
+    name: str = Field("cnn", description="mlp, cnn, or a torchvision classifier (resnet18, ...).")
+    widths: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="Units of each hidden layer (mlp) or channels of each block (cnn); null takes [64, 64] (mlp) or "
+        "[8, 16, 32] (cnn). Refused for torchvision models.",
+    )
+    batch_norm: bool | None = Field(
+        None,
+        description="Batch normalisation after each convolution or hidden layer; null is true for cnn, false for mlp. "
+        "Refused for torchvision models.",
+    )
+
+
+class Training(Section):
+    """Optimisation, the same in every family of the sweep."""
+
+    epochs: int = Field(8, ge=1, description="Epochs in all; swaps lie strictly inside.")
+    batch_size: int = Field(64, ge=2, description="Samples per step; the rest of an epoch that fills no batch is left out.")
+    replicas: int = Field(6, ge=2, description="Networks per family, with seeds first_seed, first_seed + 1, ...")
+    first_seed: int = Field(0, ge=0, description="Seed of the first replica.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW.")
+    learning_rate: float = Field(0.05, gt=0.0, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD; beta1 of AdamW.")
+    nesterov: bool = Field(False, description="Nesterov momentum. Only with sgd and momentum above 0.")
+    weight_decay: float = Field(0.0, ge=0.0, description="L2 penalty (sgd) or decoupled decay (adamw).")
+    schedule: Literal["constant", "cosine", "step"] = Field(
+        "constant",
+        description="Learning rate over epochs: constant, cosine to 0, or a tenth after 1/2 and 3/4 of the epochs.",
+    )
+    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up to learning_rate.")
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Largest norm of one replica's gradient; null does not clip."
+    )
+    reset_optimizer_at_swap: bool = Field(False, description="Whether a swap forgets momentum and other optimizer state.")
+    flip: bool = Field(False, description="Augment by random horizontal flips.")
+    shift_px: int = Field(0, ge=0, description="Augment by random shifts of up to so many pixels, zero padded.")
+
+    @model_validator(mode="after")
+    def _effective(self) -> Training:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov has no effect without optimizer sgd and a momentum above 0")
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, which must lie below epochs ({self.epochs})")
+        return self
+
+
+class Probes(Section):
+    """What is recorded. Does not influence training."""
+
+    num_samples: int = Field(100, ge=4, description="Probe samples: so many of the test split, the same for every network.")
+    layers: list[str] | None = Field(
+        None,
+        description="Layers whose outputs are recorded, by module name; null takes the model's main blocks and its head.",
+    )
+    pooling: Literal["mean", "flatten", "positions"] = Field(
+        "mean",
+        description="How a map [channel, height, width] becomes rows: mean over positions, flattened, or one row per position (nhw x c).",
+    )
+    moments: list[Literal["init", "before_swap", "after_swap", "end"]] = Field(
+        ["init", "before_swap", "after_swap", "end"], description="When activations are recorded."
+    )
+    epochs: list[Annotated[int, Field(ge=0)]] = Field(
+        [], description="Further epochs at whose end activations are recorded (moment `epoch`)."
+    )
+    predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every epoch.")
+
+
+class BaseRecipe(Section):
+    """Everything that determines training but the schedule."""
+
+    data: Data = Field(default_factory=CellsData, description="The images and their splits.")
+    model: Model = Field(default_factory=Model, description="The network.")
+    training: Training = Field(default_factory=Training, description="Optimisation and replicas.")

@@ -1,0 +1,167 @@
+"""All replicas of a family in one stacked state, and the two executors of their forward and backward pass.
+
+All parameters of all replicas lie in one vector `weights`, all gradients in another, `gradients`, so that one elementwise optimizer
+steps all replicas and none can influence another. What the executors train are views into it with views of the gradient attached:
+slicing a stacked parameter inside autograd would cost the whole stack for each replica.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from trainables.activations import swap_activation
+from trainables.models import is_random
+from trainables.streams import stream_seed
+
+Executor = Literal["loop", "vmap"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+_ALIGNMENT = 16  # elements: every stack starts on a 64-byte boundary
+
+
+class Replicas:
+    """R networks that differ in their seeds, on one device.
+
+    `executor` is `loop` (a loop over replicas, channels_last: the best on a CPU) or `vmap` (all replicas in one call: for a GPU). Both
+    compute the same function. Raises ValueError for a model that draws random numbers under `vmap`.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module], seeds: list[int], device: torch.device, executor: Executor) -> None:
+        self.seeds, self.device, self.executor = seeds, device, executor
+        models = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(stream_seed(seed, "init"))
+                models.append(build())
+        self.is_random = is_random(models[0])
+        if self.is_random and executor == "vmap":
+            raise ValueError(
+                "this model draws random numbers while training (dropout), which the vmap executor cannot keep apart by "
+                "replica; use the loop executor"
+            )
+        self._shapes = {name: (len(seeds), *p.shape) for name, p in models[0].named_parameters()}
+        sizes = [math.ceil(math.prod(shape) / _ALIGNMENT) * _ALIGNMENT for shape in self._shapes.values()]
+        self._offsets = dict(zip(self._shapes, itertools.accumulate(sizes, initial=0), strict=False))
+        self.weights = nn.Parameter(torch.zeros(sum(sizes), device=device), requires_grad=False)
+        self.gradients = torch.zeros_like(self.weights)
+        self.weights.grad = self.gradients
+        self.buffers = {
+            name: torch.stack([dict(m.named_buffers())[name] for m in models]).to(device) for name, _ in models[0].named_buffers()
+        }
+        for name, stacked in self.named(self.weights).items():
+            stacked.copy_(torch.stack([dict(m.named_parameters())[name].detach() for m in models]))
+        self._template = copy.deepcopy(models[0]).to(device)
+        self.models = models if executor == "loop" else []
+        self._attach()
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector such as `weights` as stacked views `[replica, ...]` by parameter name, convolutions laid out channels_last."""
+        views = {}
+        for name, shape in self._shapes.items():
+            flat = vector.detach()[self._offsets[name] : self._offsets[name] + math.prod(shape)]
+            if len(shape) == 5 and self.executor == "loop":
+                replicas, out, into, height, width = shape
+                views[name] = flat.view(replicas, out, height, width, into).permute(0, 1, 4, 2, 3)
+            else:
+                views[name] = flat.view(shape)
+        return views
+
+    def _attach(self) -> None:
+        weights, gradients = self.named(self.weights), self.named(self.gradients)
+        self._leaves = {}
+        if self.executor == "vmap":
+            for name in weights:
+                self._leaves[name] = weights[name].requires_grad_()
+                self._leaves[name].grad = gradients[name]
+            return
+        for index, model in enumerate(self.models):
+            for name, parameter in model.named_parameters():
+                parameter.data = weights[name][index]
+                parameter.grad = gradients[name][index]
+            for name, stacked in self.buffers.items():
+                path, _, leaf = name.rpartition(".")
+                model.get_submodule(path)._buffers[leaf] = stacked[index]
+
+    def _all_models(self) -> list[nn.Module]:
+        return [*self.models, self._template]
+
+    def swap(self, activation: Callable[[Tensor], Tensor]) -> None:
+        for model in self._all_models():
+            swap_activation(model, activation)
+
+    def train_mode(self, training: bool) -> None:
+        for model in self._all_models():
+            model.train(training)
+
+    def is_finite(self) -> Tensor:
+        """Whether all weights of each replica are finite `[replica]`."""
+        return torch.stack([w.flatten(1).isfinite().all(1) for w in self.named(self.weights).values()]).all(0)
+
+    def retire(self, diverged: Tensor) -> None:
+        """Make the weights of the replicas marked in `diverged [replica]` NaN for good, so that no later number can come of them."""
+        if diverged.any():
+            for stacked in self.named(self.weights).values():
+                stacked[diverged.to(self.device)] = torch.nan
+
+    def clip(self, max_norm: float) -> None:
+        """Scale each replica's gradient down to a norm of at most `max_norm`, each by its own."""
+        gradients = self.named(self.gradients).values()
+        norms = torch.stack([g.square().flatten(1).sum(1) for g in gradients]).sum(0).sqrt()
+        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+        for g in gradients:
+            g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
+
+    def gradient(self, images: Tensor, labels: Tensor, loss: Loss, alive: list[bool], noise_seeds: list[int]) -> Tensor:
+        """Set `gradients` from one batch per replica: images `[replica, sample, ...]`, labels `[replica, sample]`.
+
+        Returns the loss of each replica `[replica]`, detached. The loop leaves out replicas that are not `alive` (diverged ones);
+        `noise_seeds` seed whatever random numbers each replica's forward pass draws.
+        """
+        self.gradients.zero_()
+        if self.executor == "vmap":
+            losses = loss(self._forward_stacked(images), labels)
+            losses.sum().backward()
+            return losses.detach()
+        losses = torch.full((len(self.seeds),), torch.nan)
+        for index, model in enumerate(self.models):
+            if alive[index]:
+                if self.is_random:
+                    torch.manual_seed(noise_seeds[index])
+                value = loss(model(images[index]), labels[index])
+                value.backward()
+                losses[index] = value.detach()
+        return losses
+
+    def forward(self, images: Tensor, chunk: int = 64) -> Tensor:
+        """Logits `[replica, sample, class]` of all replicas on the same images `[sample, channel, height, width]`, evaluation mode."""
+        return self.map(lambda model, batch: model(batch), images, chunk)
+
+    def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int = 64) -> Tensor:
+        """`function(model, batch)` of every replica on the same images, in evaluation mode: `[replica, sample, ...]`."""
+        self.train_mode(False)
+        with torch.no_grad():
+            found = [torch.cat([function(self.network(index), batch) for batch in images.split(chunk)]) for index in range(len(self.seeds))]
+        return torch.stack(found)
+
+    def network(self, index: int) -> nn.Module:
+        """One replica as an ordinary module; under `vmap` a loan that the next call overwrites."""
+        if self.executor == "loop":
+            return self.models[index]
+        state = {name: v[index] for name, v in {**self.named(self.weights), **self.buffers}.items()}
+        self._template.load_state_dict(state)
+        return self._template
+
+    def _forward_stacked(self, images: Tensor) -> Tensor:
+        def one(leaves: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
+            output: Tensor = functional_call(self._template, (leaves, buffers), (batch,))
+            return output
+
+        stacked: Tensor = vmap(one)(self._leaves, self.buffers, images)
+        return stacked

@@ -1,0 +1,180 @@
+"""Schedules, histories, and the names of training states.
+
+A training state is named by its history: a hash of the base recipe and of the phases that were in force before its epoch. Whatever
+influences training is in that hash; what cannot (paths, resources, probes) is not. Changing what goes in orphans every stored state:
+raise HISTORY_VERSION with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.activations import ACTIVATIONS
+from trainables.losses import LOSSES
+from trainables.recipe import BaseRecipe, Probes
+
+HISTORY_VERSION = 1
+
+
+@dataclass(frozen=True, order=True)
+class Phase:
+    """What is in force from `start_epoch` on."""
+
+    start_epoch: int
+    activation: str
+    loss: str
+
+    def __str__(self) -> str:
+        return f"{self.start_epoch}:{self.activation}/{self.loss}"
+
+    @property
+    def key(self) -> list[Any]:
+        """What stands for this phase in a history."""
+        return [self.start_epoch, ACTIVATIONS.fingerprint(self.activation), LOSSES.fingerprint(self.loss)]
+
+
+@dataclass(frozen=True, order=True)
+class Schedule:
+    """What is in force when: phases by rising start, the first at epoch 0, each different from the one before."""
+
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        starts = [phase.start_epoch for phase in self.phases]
+        if not starts or starts[0] != 0:
+            raise ValueError(f"schedule {self}: the first phase must start at epoch 0")
+        for before, after in zip(self.phases, self.phases[1:], strict=False):
+            if after.start_epoch <= before.start_epoch:
+                raise ValueError(f"schedule {self}: phases must start at rising epochs")
+            if (before.activation, before.loss) == (after.activation, after.loss):
+                raise ValueError(f"schedule {self}: the swap at epoch {after.start_epoch} changes nothing")
+
+    @classmethod
+    def of(cls, phases: Sequence[Sequence[Any]]) -> Schedule:
+        """From `[[start_epoch, activation, loss], ...]`."""
+        return cls(tuple(Phase(int(start), str(activation), str(loss)) for start, activation, loss in phases))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.phases))
+
+    @property
+    def swap_epochs(self) -> tuple[int, ...]:
+        return tuple(phase.start_epoch for phase in self.phases[1:])
+
+    @property
+    def control(self) -> Schedule:
+        """The schedule that never swaps out of this one's first phase."""
+        return Schedule(self.phases[:1])
+
+    @property
+    def swapped(self) -> str:
+        """What the first swap exchanges: none, activation, loss or both."""
+        if len(self.phases) == 1:
+            return "none"
+        first, second = self.phases[:2]
+        if first.loss == second.loss:
+            return "activation"
+        return "loss" if first.activation == second.activation else "both"
+
+    def before(self, epoch: int) -> tuple[Phase, ...]:
+        """The phases in force before an epoch boundary: those that shaped the training state there."""
+        return tuple(phase for phase in self.phases if phase.start_epoch < epoch)
+
+    def phase_before(self, epoch: int) -> Phase:
+        """The phase in force as training reaches an epoch boundary; at epoch 0 the first."""
+        return (self.before(epoch) or self.phases)[-1]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base recipe together with the hash of the data that it leads to."""
+
+    recipe: BaseRecipe
+    dataset_hash: str
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What of the base recipe goes into names: what differs from the defaults, so that a new option orphans no stored state.
+
+        Where the data came from does not influence training; what they are does.
+        """
+        return self._content(exclude_defaults=True)
+
+    @property
+    def full(self) -> dict[str, Any]:
+        """The same with the defaults written out: stored beside each result and compared on each hit."""
+        return self._content(exclude_defaults=False)
+
+    def _content(self, exclude_defaults: bool) -> dict[str, Any]:
+        model, training = (
+            part.model_dump(mode="json", exclude_defaults=exclude_defaults) for part in (self.recipe.model, self.recipe.training)
+        )
+        return {"version": HISTORY_VERSION, "data": self.dataset_hash, "model": model, "training": training}
+
+    @property
+    def name(self) -> str:
+        return "b" + digest(self.key)
+
+    def history(self, schedule: Schedule, epoch: int, full: bool = False) -> dict[str, Any]:
+        """The history of a training state: all that determines it."""
+        return {
+            "base": self.full if full else self.key,
+            "phases": [phase.key for phase in schedule.before(epoch)],
+            "epoch": epoch,
+        }
+
+    def state_name(self, schedule: Schedule, epoch: int) -> str:
+        return "s" + digest(self.history(schedule, epoch))
+
+    def trial_name(self, schedule: Schedule, probes: Probes) -> str:
+        """A family's id: its schedule, its base recipe, and what is recorded of it."""
+        return "t" + digest(
+            {
+                "base": self.key,
+                "phases": [phase.key for phase in schedule.phases],
+                "probes": probes.model_dump(mode="json", exclude_defaults=True),
+            }
+        )
+
+    def description(self, schedule: Schedule, probes: Probes) -> dict[str, Any]:
+        """A family in full, as stored in its row of `trials`."""
+        return {
+            "base": self.full,
+            "phases": [phase.key for phase in schedule.phases],
+            "probes": probes.model_dump(mode="json"),
+            "data": self.recipe.data.model_dump(mode="json", exclude={"root", "download"}),
+        }
+
+
+class NameMismatch(RuntimeError):
+    """A stored result carries the name of a recipe that it was not made with."""
+
+
+def check_same(what: str, stored: dict[str, Any], requested: dict[str, Any]) -> None:
+    """Refuse a hit whose stored content differs. Keys that the stored one lacks are options added since, at their defaults.
+
+    Raises NameMismatch, naming each key with both values.
+    """
+    found = [f"{key} was {old!r}, is {new!r}" for key, old, new in _differences(stored, requested, "")]
+    if found:
+        raise NameMismatch(
+            f"{what} was made with another recipe than its name says: {'; '.join(found)}. "
+            "A default changed since, or two names collide: remove that file, or write to another folder"
+        )
+
+
+def _differences(stored: Any, requested: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(stored, dict) and isinstance(requested, dict):
+        for key in stored:
+            yield from _differences(stored[key], requested.get(key), f"{path}.{key}".lstrip("."))
+    elif stored != requested:
+        yield path, stored, requested
+
+
+def digest(key: Any) -> str:
+    """12 hexadecimal digits: two of 10,000 names collide with probability 2e-7."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]

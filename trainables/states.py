@@ -1,0 +1,66 @@
+"""The store of training states: one safetensors file each, by name, with the full history that it was made with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from analysis.storage import Store
+from trainables.schedule import check_same
+
+FOLDER, SUFFIX = "states", ".safetensors"
+
+
+class States:
+    """Training states below `states/` of a results folder.
+
+    Beside a state lies what the probes recorded on the way to it, so that a family that continues from it writes whole tables.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @staticmethod
+    def file(name: str) -> str:
+        return f"{FOLDER}/{name}{SUFFIX}"
+
+    def names(self) -> list[str]:
+        return [name.removesuffix(SUFFIX) for name in self.store.names(FOLDER, SUFFIX)]
+
+    def save(
+        self,
+        name: str,
+        state: dict[str, Tensor],
+        records: dict[str, Tensor],
+        history: dict[str, Any],
+        probes: dict[str, Any],
+    ) -> None:
+        tensors = {f"state/{key}": value for key, value in state.items()}
+        tensors |= {f"records/{key}": value for key, value in records.items()}
+        metadata = {"history": json.dumps(history), "probes": json.dumps(probes)}
+        self.store.write(self.file(name), safetensors.torch.save(tensors, metadata))
+
+    def load(self, name: str, history: dict[str, Any], probes: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        """The state and the records on the way to it; None if there is none, or one recorded with other probes.
+
+        Raises NameMismatch where the stored history is another than that asked for.
+        """
+        if not self.store.exists(self.file(name)):
+            return None
+        data = self.store.read(self.file(name))
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        check_same(self.store.path(self.file(name)), json.loads(metadata["history"]), history)
+        if json.loads(metadata["probes"]) != probes:
+            return None
+        tensors = safetensors.torch.load(data)
+        parts: dict[str, dict[str, Tensor]] = {"state": {}, "records": {}}
+        for key, tensor in tensors.items():
+            kind, _, rest = key.partition("/")
+            parts[kind][rest] = tensor
+        return parts["state"], parts["records"]
+
+    def delete(self, name: str) -> None:
+        self.store.delete(self.file(name))

@@ -1,0 +1,86 @@
+"""The Ray Tune Trainable around a family: the only file here that knows Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ray import tune
+
+from analysis.storage import Store
+from trainables import family as families
+from trainables.recipe import BaseRecipe, Probes
+from trainables.rows import trial_row, write_failure
+from trainables.schedule import Schedule
+
+
+def to_config(family: families.Family, root: str, device: str, num_threads: int) -> dict[str, Any]:
+    """A family as the plain data that Tune carries to a worker."""
+    return {
+        "family": json.dumps(
+            {
+                "recipe": family.recipe.model_dump(mode="json"),
+                "probes": family.probes.model_dump(mode="json"),
+                "phases": [[p.start_epoch, p.activation, p.loss] for p in family.schedule.phases],
+                "save_epochs": sorted(family.save_epochs),
+            }
+        ),
+        "root": root,
+        "device": device,
+        "num_threads": num_threads,
+    }
+
+
+def from_config(config: dict[str, Any]) -> families.Family:
+    """The inverse of `to_config`."""
+    parts = json.loads(config["family"])
+    return families.Family(
+        BaseRecipe.model_validate(parts["recipe"]),
+        Probes.model_validate(parts["probes"]),
+        Schedule.of(parts["phases"]),
+        frozenset(parts["save_epochs"]),
+    )
+
+
+class FamilyTrainable(tune.Trainable):
+    """One family per trial; a step ends where a training state is saved, so that branches start while their trunk goes on.
+
+    An exception of the family is recorded in its `trials` row and ends the trial; only a dead worker is an error to Tune, which retries.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._began_at = time.perf_counter()
+        families.deterministic(config["num_threads"])
+        self._family, self._store = from_config(config), Store(config["root"])
+        self._run = families.run(self._family, self._store, config["device"])
+
+    def step(self) -> dict[str, Any]:
+        try:
+            progress = next(self._run)
+        except Exception as error:
+            row = trial_row(self._family.base(), self._family.schedule, self._family.probes)
+            write_failure(self._store, row, error)
+            return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
+        return {
+            "done": progress.state is None,
+            "status": "done" if progress.state is None else "running",
+            "state": progress.state,
+            "epoch": progress.epoch,
+            "num_images": progress.num_images,
+            "seconds": time.perf_counter() - self._began_at,
+            **progress.summary,
+        }
+
+    def cleanup(self) -> None:
+        self._run.close()
+
+
+__all__ = ["FamilyTrainable", "from_config", "to_config"]
