@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import figures, report, tables
-from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict, associations, spreads, verdict
+from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.happiness import happy_unhappy
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import MEASURES
@@ -29,11 +29,13 @@ def analyse(
     num_permutations: int = 9999,
     num_dispersion_permutations: int = 999,
     seed: int = 0,
+    base: str | None = None,
     name: str | None = None,
     console: Console | None = None,
 ) -> Verdict:
     """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
 
+    `base` is the id of the base recipe whose families are compared, by default the one that most of them have.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -42,10 +44,10 @@ def analyse(
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures)
+    spread_table = spreads(store, measures, base)
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
-    happy = happy_unhappy(store, gap_table, measures, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
-    answer = verdict(association)
+    happy = happy_unhappy(store, gap_table, measures, base=base, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
+    answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
     drawn = _draw(spread_table, gap_table, association)
     written = []
     for title, table in (("spread", spread_table), ("association", association), ("happy_unhappy", happy)):
@@ -54,12 +56,12 @@ def analyse(
     for title, (png, _) in drawn.items():
         written.append(f"figures/{title}.png")
         store.write(written[-1], png)
-    page = report.render(name or _shown(store), answer, trials, spread_table, gap_table, association, happy, drawn)
+    page = report.render(name or _shown(store), (answer, other), trials, spread_table, gap_table, association, happy, drawn)
     written.append("report.html")
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, association, answer, _shown(store))
+        _print(console, association, (answer, other), _shown(store))
     return answer
 
 
@@ -88,31 +90,26 @@ def _shown(store: Store) -> str:
     return store.base if relative.startswith("..") else relative
 
 
-def _print(console: Console, association: pd.DataFrame, answer: Verdict, root: str) -> None:
-    rows = association[(association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == PRIMARY_PREDICTOR)]
-    table = Table(
-        title=f"Spearman's rho over families: spread at {PRIMARY_MOMENT} against {PRIMARY_PREDICTOR}",
-        title_justify="left",
-    )
+def _print(console: Console, association: pd.DataFrame, answers: Sequence[Verdict], root: str) -> None:
+    """Both readings of "badly": the gap, on which the verdict was declared, and beside it the test error."""
+    shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
+    rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
+    n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
+    table = Table(title=f"Spread at the {PRIMARY_MOMENT}: Spearman's rho over {' to '.join(n)} families", box=None, pad_edge=False)
     for column in ("measure", "layer"):
-        table.add_column(column)
-    for column in ("rho", "95 % interval", "p (Holm)", "families"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for row in rows.to_dict("records"):
-        table.add_row(
-            row["measure"],
-            row["layer"],
-            report.number(row["rho"]),
-            report.interval(row["rho_low"], row["rho_high"]),
-            report.number(row["p_holm"]),
-            str(row["num_families"]),
-            row["verdict"],
-            style=None,
-        )
+        table.add_column(column, no_wrap=True)
+    for predictor in shown:
+        table.add_column(f"{predictor} [95 %]", justify="right", no_wrap=True)
+        table.add_column("p Holm", justify="right", no_wrap=True)
+    for (measure, layer), group in rows.groupby(["measure", "layer"], sort=False):
+        cells = [str(measure), str(layer)]
+        for _, row in group.set_index("predictor").loc[list(shown)].iterrows():
+            cells += [f"{row['rho']:+.2f} [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}]", report.number(row["p_holm"], 2)]
+        table.add_row(*cells)
     console.print(table)
-    console.print(answer.text, markup=False, highlight=False)
-    for file in answer.files:
+    for answer in answers:
+        console.print(answer.text, markup=False, highlight=False)
+    for file in answers[0].files:
         console.print(f"  {root}/{file}", markup=False, highlight=False, soft_wrap=True)
 
 

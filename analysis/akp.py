@@ -21,6 +21,8 @@ from analysis.statistics import bootstrap_spearman, holm, permutation_p, permuta
 from analysis.storage import Store
 
 PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR = "cka", "end", "gap_accuracy"
+# The other reading of "generalizes badly"; told beside the verdict because the two can disagree.
+SECONDARY_PREDICTOR = "test_error"
 # Below this, not even a perfect order of the families reaches p = 0.05 (two-sided, n = 4: 2/24).
 MIN_FAMILIES = 5
 CONFIDENCE = 0.95
@@ -37,12 +39,12 @@ FAMILY_COLUMNS = [
 SHARED = "families with the same history before this moment share one spread: ties, and p is smaller than independent families would give"
 
 
-def families(store: Store) -> pd.DataFrame:
-    """The trials to compare: done, with activations, and of the base recipe that most of them have."""
+def families(store: Store, base: str | None = None) -> pd.DataFrame:
+    """The trials to compare: done, with activations, and of one base recipe, by default the one that most of them have."""
     trials = tables.read(store, "trials")
     trials = trials[(trials["status"] == "done") & trials["trial"].isin(tables.names(store, "activations"))]
     if len(trials):
-        trials = trials[trials["base"] == trials["base"].value_counts().sort_index().idxmax()]
+        trials = trials[trials["base"] == (base or trials["base"].value_counts().sort_index().idxmax())]
     return trials.sort_values("trial", ignore_index=True)
 
 
@@ -53,7 +55,7 @@ def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarr
     return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
 
 
-def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES)) -> pd.DataFrame:
+def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), base: str | None = None) -> pd.DataFrame:
     """The spread of every family, per moment, epoch, layer and measure.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
@@ -61,7 +63,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES)) -> pd.DataF
     over replicas), mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features),
     estimator.
     """
-    trials = families(store)
+    trials = families(store, base)
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
     rows = []
     seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
@@ -237,50 +239,42 @@ class Verdict:
 
 
 MEANINGS = {
-    "AKP": "families that generalize worse are more spread",
-    "anti-AKP": "families that generalize worse are less spread",
-    "mixed": "spread rises with the gap in some layers and falls with it in others",
-    "no effect": "no layer shows an association of spread with the gap",
+    "AKP": "families with a larger {badly} are more spread",
+    "anti-AKP": "families with a larger {badly} are less spread",
+    "mixed": "spread rises with the {badly} in some layers and falls with it in others",
+    "no effect": "no layer shows an association of spread with the {badly}",
 }
 
 
-def verdict(association: pd.DataFrame) -> Verdict:
-    """The overall answer from the primary rows of `associations`.
+def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Verdict:
+    """The overall answer from the rows of `associations` for the primary measure and moment, and one predictor.
 
     AKP or anti-AKP where at least one layer is significant and all significant ones have that sign, mixed where signs
-    disagree, no effect where none is significant, undecided with the reason where no layer could be tested.
+    disagree, no effect where none is significant, undecided with the reason where no layer could be tested. With another
+    than the primary predictor the text says that the answer is exploratory.
     """
     primary = association[
-        (association["measure"] == PRIMARY_MEASURE)
-        & (association["moment"] == PRIMARY_MOMENT)
-        & (association["predictor"] == PRIMARY_PREDICTOR)
+        (association["measure"] == PRIMARY_MEASURE) & (association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == predictor)
     ]
+    lead = "Verdict" if predictor == PRIMARY_PREDICTOR else f"Exploratory, by {predictor}"
     decided = primary[primary["verdict"] != "undecided"]
     if decided.empty:
         num_families = int(primary["num_families"].max()) if len(primary) else 0
         reasons = sorted({reason for reason in primary["reason"] if reason})
         reason = "; ".join(reasons) or f"no spreads with measure {PRIMARY_MEASURE} at moment {PRIMARY_MOMENT}"
-        return Verdict("undecided", f"undecided: {reason}.", num_families)
+        return Verdict("undecided", f"{lead}: undecided: {reason}.", num_families)
     signs = set(decided["verdict"]) & {"AKP", "anti-AKP"}
     answer = "mixed" if len(signs) == 2 else signs.pop() if signs else "no effect"
     top = decided.sort_values("rho", key=lambda rho: -rho.abs(), kind="stable").iloc[0]
     low, high = int(top["min_replicas"]), int(top["max_replicas"])
-    significant = ", ".join(decided.loc[decided["verdict"] != "no effect", "layer"]) or "none"
+    found = decided[decided["verdict"] != "no effect"]
+    significant = ", ".join(f"{layer} ({rho:+.2f})" for layer, rho in zip(found["layer"], found["rho"], strict=True)) or "none"
     replicas = str(low) if low == high else f"{low} to {high}"
     text = (
-        f"{answer}: {MEANINGS[answer]}. Spearman over {top['num_families']} families of {replicas} replicas, "
-        f"between spread ({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean "
-        f"{PRIMARY_PREDICTOR}: largest |rho| in layer {top['layer']}, rho = {top['rho']:.2f}, 95 % bootstrap "
-        f"interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}], p = {top['p_holm']:.2g} (permutation, Holm over "
-        f"{len(decided)} layers). Layers significant at {top['alpha']:g}: {significant}."
+        f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Spearman over {top['num_families']} families of {replicas} "
+        f"replicas, between spread ({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest "
+        f"|rho| in layer {top['layer']}, rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}], "
+        f"p = {top['p_holm']:.2g} (permutation, Holm over {len(decided)} layers). Layers significant at {top['alpha']:g}: {significant}."
     )
-    return Verdict(
-        answer,
-        text,
-        int(top["num_families"]),
-        str(top["layer"]),
-        float(top["rho"]),
-        float(top["rho_low"]),
-        float(top["rho_high"]),
-        float(top["p_holm"]),
-    )
+    rho, rho_low, rho_high, p_holm = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_holm"))
+    return Verdict(answer, text, int(top["num_families"]), str(top["layer"]), rho, rho_low, rho_high, p_holm)

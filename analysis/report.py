@@ -45,12 +45,13 @@ several seeds; its <b>spread</b> is how far apart its replicas are in representa
 The primary question was declared before any data were seen: measure {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT},
 predictor {PRIMARY_PREDICTOR} ({escape(PREDICTORS[PRIMARY_PREDICTOR])}, against the labels trained on). AKP, anti-AKP,
 mixed and no effect are all possible answers; everything but the primary question is exploratory. No effect means that
-none was found at this n.</p>"""
+none was found at this n. Families that continue from the same control share its early training; permutations and
+bootstraps take families as exchangeable all the same, so read p values near alpha with caution.</p>"""
 
 
 def render(
     name: str,
-    verdict: Verdict,
+    verdicts: tuple[Verdict, Verdict],
     trials: pd.DataFrame,
     spreads: pd.DataFrame,
     gaps: pd.DataFrame,
@@ -58,12 +59,17 @@ def render(
     happy: pd.DataFrame,
     figures: Mapping[str, tuple[bytes, str]],
 ) -> str:
-    """The page. `trials` is the table of that name; `figures` maps a title to a PNG and its caption."""
+    """The page. `verdicts` are the declared one and the exploratory one by test error; `trials` is the table of that name.
+
+    `figures` maps a title to a PNG and its caption.
+    """
+    verdict, other = verdicts
     primary = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
     sections = [
         "<h1>Do networks that generalize badly differ more from each other, inside?</h1>",
         f"<p class='soft'>{escape(name)}</p>",
         f"<div class='verdict'><strong>{escape(verdict.answer)}</strong>{escape(verdict.text)}</div>",
+        f"<p>{escape(other.text)}</p>",
         INTRODUCTION,
         *[
             f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
@@ -84,7 +90,7 @@ def render(
         "<h2>Provenance</h2>",
         _provenance(trials),
         "<h2>Reproduce</h2>",
-        f"<pre>python -m sweep.run {escape(name)}/sweep.yaml   # runs only what is missing\n"
+        f"<pre>python -m sweep.run --config {escape(name)}/sweep.yaml   # runs only what is missing\n"
         f"python -m analysis {escape(name)}   # rebuilds this page and analysis/*.parquet from the tables</pre>",
         "<p class='soft'>Every number here is in <code>analysis/spread.parquet</code>, "
         "<code>analysis/association.parquet</code> or <code>analysis/happy_unhappy.parquet</code>, with its "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -76,10 +77,14 @@ class Store:
         if self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
-    def delete_temporaries(self) -> None:
-        """Remove what killed writers left. Call only when nobody else writes here."""
-        if self.is_local and os.path.isdir(self.path(TEMPORARY_FOLDER)):
-            self.filesystem.delete_dir(self.path(TEMPORARY_FOLDER))
+    def delete_temporaries(self, older_than_s: float = 3600.0) -> None:
+        """Remove what killed writers left. What is younger may belong to a writer at work, and is left."""
+        if not self.is_local:
+            return
+        selector = pafs.FileSelector(self.path(TEMPORARY_FOLDER), allow_not_found=True)
+        for info in self.filesystem.get_file_info(selector):
+            if info.mtime is not None and time.time() - info.mtime.timestamp() > older_than_s:
+                self.filesystem.delete_file(info.path)
 
     def check_writable(self) -> None:
         """Write and remove a small file. Raises OSError (pyarrow's `ArrowException` included) where that fails."""

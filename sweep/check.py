@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
@@ -48,7 +51,7 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     if data is not None:
         if config.training.batch_size > len(data.train.labels):
             problems.append(f"training.batch_size: {config.training.batch_size} is more than the {len(data.train.labels)} training images")
-        attempt("probes.num_samples", probe_set, data, config.probes, config.data.split_seed)
+        attempt("probes.num_samples", probe_set, data, config.probes)
     if data is not None and not any(p.startswith("model") for p in problems):
         model = attempt("model.name", build, config.model, data.image_shape, data.num_classes)
         if model is not None and config.probes.layers is not None:
@@ -63,12 +66,36 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     return data
 
 
-def check_results(config: Sweep, store: Store, source: str) -> None:
-    """Refuse a results folder that cannot be written. Raises ConfigError."""
+def num_cpus(config: Sweep) -> int:
+    """CPUs that the sweep may use on this machine."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.resources.num_cpus or here
+
+
+def _check_resources(config: Sweep) -> list[str]:
+    """Reservations that this machine can never meet would leave every family waiting. A cluster says for itself what it has."""
+    if os.environ.get("RAY_ADDRESS"):
+        return []
+    wanted, problems = config.resources, []
+    if wanted.cpus_per_family > num_cpus(config):
+        problems.append(f"resources.cpus_per_family: {wanted.cpus_per_family:g} is more than the {num_cpus(config)} CPUs there are")
+    if wanted.gpus_per_family > torch.cuda.device_count():
+        problems.append(
+            f"resources.gpus_per_family: {wanted.gpus_per_family:g}, but this machine has {torch.cuda.device_count()} GPUs; "
+            "--set resources.gpus_per_family=0 trains on CPUs"
+        )
+    return problems
+
+
+def check_here(config: Sweep, store: Store, source: str) -> None:
+    """Refuse to run where the results cannot be written or the machine lacks what is reserved. Raises ConfigError."""
+    problems = _check_resources(config)
     try:
         store.check_writable()
     except OSError as error:
-        raise ConfigError(source, [f"storage.path: {config.storage.path!r} cannot be written: {error}"]) from None
+        problems.append(f"storage.path: {config.storage.path!r} cannot be written: {error}")
+    if problems:
+        raise ConfigError(source, problems)
 
 
 def _schedule(phases: list[list[int | str]], num_epochs: int) -> None:

@@ -87,7 +87,7 @@ def _bytes(plan: Plan, data: Dataset, training: FamilyTraining, replicas: int) -
     """Bytes of all tables, and of one training state."""
     config, num_epochs = plan.config, plan.config.training.epochs
     probes = config.probes.model_copy(update={"moments": ["init"]})
-    probe = ActivationsProbe(probes, data, config.data.split_seed, build(config.model, data.image_shape, data.num_classes), training.device)
+    probe = ActivationsProbe(probes, data, build(config.model, data.image_shape, data.num_classes), training.device)
     probe.look(Look("init", training))
     values = sum(v[0].numel() for k, v in probe.records.items() if not k.startswith("shape/"))
     total = 0.0

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.config import ConfigError, load, recipe_names
+from sweep.config import ConfigError, Sweep, load, recipe_names
+
+if TYPE_CHECKING:  # these import torch, which --help must not wait for
+    from analysis.storage import Store
+    from sweep.plan import Plan
+    from trainables.data import Dataset
 
 DESCRIPTION = "Train the families of a sweep that are not in its tables yet, analyse all, and print the verdict."
 
@@ -37,91 +44,97 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: run(options.config, options.overrides))
 
 
-def guarded(function) -> int:  # type: ignore[no-untyped-def]
-    """Run a verb; a user's mistake becomes its message and exit code 2."""
+def guarded(verb: Callable[[], int]) -> int:
+    """Run a verb; a user's mistake becomes its message and exit code 2, Ctrl-C exit code 130."""
     from trainables.schedule import NameMismatch
 
     try:
-        return int(function())
+        return verb()
     except (ConfigError, NameMismatch) as error:
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
         return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        return 130
+
+
+def command(config_name: str | None, overrides: list[str]) -> str:
+    """What to type to run this again."""
+    chosen = ["--config", config_name] if config_name else []
+    return shlex.join(["python", "-m", "sweep.run", *chosen, *(x for override in overrides for x in ("--set", override))])
 
 
 def run(config_name: str | None, overrides: list[str]) -> int:
     """Exit code 0 only if every planned family is in the tables."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, highlight=False)
     began = time.monotonic()
     config, source = load(config_name, overrides)
 
-    import yaml
-
-    from analysis import tables
-    from sweep.check import check, check_results
+    from analysis.__main__ import analyse
+    from sweep.check import check, check_here
     from sweep.plan import make_plan, results_store
     from sweep.tuner import run_plan
     from sweep.units import duration
-    from trainables.rows import write_samples
-    from trainables.states import States
 
     store = results_store(config)
     data = check(config, source)
-    check_results(config, store, source)
+    check_here(config, store, source)
     plan = make_plan(config, data, store)
     for note in data.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    store.delete_temporaries()
-    store.write("sweep.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    store.write("SCHEMA.md", tables.schema_markdown().encode())
-    write_samples(store, data, config.probes, config.data.split_seed)
+        console.print(f"note: {note}", markup=False)
+    _prepare(config, data, store)
     console.print(
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
-        "shared prefixes trained once",
-        highlight=False,
+        "shared prefixes trained once"
     )
-
-    outcome = None
+    again = command(config_name, overrides)
     if plan.remaining:
         outcome = run_plan(plan, store, console)
         plan = make_plan(config, data, store)
-        console.print(
-            f"{len(plan.done)} of {len(plan.families)} families done in {duration(time.monotonic() - began)}",
-            highlight=False,
-        )
-    again = "python -m sweep.run" + (f" --config {config_name}" if config_name else "") + "".join(f" --set {o}" for o in overrides)
-    if outcome and outcome.interrupted:
-        console.print(f"stopped: {len(plan.remaining)} families are left. To go on: {again}", highlight=False, markup=False)
-        return 130
+        console.print(f"{len(plan.done)} of {len(plan.families)} families done in {duration(time.monotonic() - began)}")
+        if outcome.interrupted:
+            console.print(f"stopped: {len(plan.remaining)} families are left. To go on: {again}", markup=False)
+            return 130
     if not config.storage.keep_states and not plan.remaining:
-        ours = {plan.base.state_name(s, e) for s in plan.families.values() for e in range(1, config.training.epochs + 1)}
-        for name in set(States(store).names()) & ours:
-            States(store).delete(name)
+        _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
-        _analyse(config, store, console)
-    console.print(f"results: {store.root}", highlight=False, markup=False)
+        chosen = config.analysis
+        base = plan.base.name
+        analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, base=base, console=console)
+    console.print(f"results: {store.root}", markup=False)
     if plan.remaining:
+        why = again.replace("sweep.run", "sweep failures", 1)
         console.print(
-            f"{len(plan.remaining)} families failed or were skipped: python -m sweep failures"
-            + (f" --config {config_name}" if config_name else "")
-            + f"; to try them again: {again}",
-            style="red",
-            highlight=False,
+            f"{len(plan.remaining)} families failed or were skipped: {why}\nto try them again: {again}", style="red", markup=False
         )
         return 1
     return 0
 
 
-def _analyse(config, store, console) -> None:  # type: ignore[no-untyped-def]
-    from analysis.__main__ import analyse
+def _prepare(config: Sweep, data: Dataset, store: Store) -> None:
+    """Write what belongs to the sweep as a whole."""
+    import yaml
 
-    analyse(
-        store,
-        measures=config.analysis.measures,
-        alpha=config.analysis.alpha,
-        num_permutations=config.analysis.num_permutations,
-        console=console,
-    )
+    from analysis import tables
+    from trainables.rows import write_samples
+
+    store.delete_temporaries()
+    store.write("sweep.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+    store.write("SCHEMA.md", tables.schema_markdown().encode())
+    write_samples(store, data, config.probes)
+
+
+def _delete_states(plan: Plan, store: Store) -> None:
+    """Remove the training states of a finished sweep; those of other recipes in the same folder are left alone."""
+    from trainables.states import States
+
+    states = States(store)
+    existing = set(states.names())
+    if existing:
+        epochs = range(1, plan.config.training.epochs + 1)
+        for name in existing & {plan.base.state_name(s, e) for s in plan.families.values() for e in epochs}:
+            states.delete(name)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from analysis.storage import Store
+from sweep.check import num_cpus
 from sweep.plan import Plan
 
 # Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone.
@@ -37,11 +38,6 @@ class Outcome:
     interrupted: bool
 
 
-def num_cpus(plan: Plan) -> int:
-    """CPUs that the sweep may use on this machine."""
-    return plan.config.resources.num_cpus or len(os.sched_getaffinity(0))
-
-
 def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     """Run all remaining families on Ray. Returns when all have ended, or after Ctrl-C or SIGTERM, which let nothing half-written behind."""
     os.environ.update(_ENVIRONMENT)
@@ -56,11 +52,11 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     from trainables.trainable import FamilyTrainable
 
     resources = plan.config.resources
-    slots = max(1, int(num_cpus(plan) / resources.cpus_per_family))
+    slots = max(1, int(num_cpus(plan.config) / resources.cpus_per_family))
     device = "cuda" if resources.gpus_per_family else "cpu"
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
-        with _ray(num_cpus(plan)), _graceful() as stopped:
+        with _ray(num_cpus(plan.config)), _graceful() as stopped:
             searcher = PrefixSearcher(plan, store, device, max(1, int(resources.cpus_per_family)))
             if resources.gpus_per_family:
                 slots = min(slots, max(1, int(ray.cluster_resources().get("GPU", 0) / resources.gpus_per_family)))

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from analysis import tables
 from analysis.storage import Store
-from sweep.check import check
+from sweep.check import check, num_cpus
 from sweep.config import ConfigError, load
 from sweep.cost import estimate
 from sweep.plan import Plan, make_plan, results_store
-from sweep.tuner import num_cpus
+from sweep.run import command
 from sweep.units import duration, size
 from trainables.data import Dataset
 
@@ -54,7 +54,7 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
         *(f"note: {note}" for note in data.notes),
     ]
     if found.remaining:
-        cost, slots = estimate(found, data, store), num_cpus(found) / found.config.resources.cpus_per_family
+        cost, slots = estimate(found, data, store), num_cpus(found.config) / found.config.resources.cpus_per_family
         saved = 1 - found.unique_replica_epochs / found.total_replica_epochs
         longest = max(found.critical_epochs.values())
         lines += [
@@ -104,8 +104,7 @@ def failures(config_name: str | None, overrides: list[str]) -> int:
         )
     if not skipped.empty:
         console.print(f"{len(skipped)} skipped, because the family that they continue from failed", markup=False, highlight=False)
-    again = "python -m sweep.run" + (f" --config {config_name}" if config_name else "") + "".join(f" --set {o}" for o in overrides)
-    console.print(f"to run them again: {again}", markup=False, highlight=False)
+    console.print(f"to run them again: {command(config_name, overrides)}", markup=False, highlight=False)
     return 0
 
 

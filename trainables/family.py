@@ -87,7 +87,7 @@ class _Attempt:
         self.probes: list[Probe] = [
             CurvesProbe(recipe.training, schedule, self.training.steps_per_epoch),
             PredictionsProbe(family.probes.predictions),
-            ActivationsProbe(family.probes, data, recipe.data.split_seed, model, self.training.device),
+            ActivationsProbe(family.probes, data, model, self.training.device),
         ]
         self.started_from: str | None = None
         self.started_at = 0

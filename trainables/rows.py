@@ -86,9 +86,9 @@ def write_skipped(store: Store, row: dict[str, Any], reason: str) -> None:
     write_trial(store, row | {"status": "skipped", "error_message": reason})
 
 
-def write_samples(store: Store, data: Dataset, probes: Probes, split_seed: int) -> None:
+def write_samples(store: Store, data: Dataset, probes: Probes) -> None:
     """Write the table `samples` of a data set."""
-    probed = set(data.test.ids[probe_set(data, probes, split_seed)].tolist())
+    probed = set(data.test.ids[probe_set(data, probes)].tolist())
     columns: dict[str, list[Any]] = {name: [] for name in ("sample", "split", "label", "label_trained", "group", "probe")}
     for name in SPLITS:
         split = getattr(data, name)

@@ -99,7 +99,7 @@ def test_command_line(sweep, capsys):
     store = sweep()
     assert main([store.base, "--measures", "cka", "--permutations", "99"]) == 0
     out = capsys.readouterr().out
-    assert "AKP: families that generalize worse are more spread" in out.replace("\n", " ")
+    assert "Verdict: AKP: families with a larger gap_accuracy are more spread" in out.replace("\n", " ")
     assert f"{store.base}/report.html" in out
     assert "block2" in out
 

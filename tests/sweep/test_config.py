@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sweep.check import check, check_results
+from sweep.check import check, check_here
 from sweep.config import ConfigError, Sweep, load, recipe_names
 from sweep.plan import results_store
 from trainables.recipe import Section
@@ -142,7 +142,20 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     config = attempt(tmp_path, overrides=[f"storage.path={tmp_path}/file"])
     with pytest.raises(ConfigError, match=r"storage\.path: .*cannot be written"):
-        check_results(config, results_store(config), "my.yaml")
+        check_here(config, results_store(config), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["resources.cpus_per_family=3.0", "resources.num_cpus=2"], r"resources\.cpus_per_family: 3 is more than the 2 CPUs"),
+        (["resources.gpus_per_family=64.0"], r"resources\.gpus_per_family: 64, but this machine has \d+ GPUs"),
+    ],
+)
+def test_what_the_machine_lacks_is_refused_where_it_would_run_but_can_be_planned(tmp_path, overrides, match):
+    config = attempt(tmp_path, overrides=[*overrides, f"storage.path={tmp_path}"])
+    with pytest.raises(ConfigError, match=match):
+        check_here(config, results_store(config), "my.yaml")
 
 
 def test_every_key_is_described():

@@ -112,7 +112,7 @@ def test_at_a_swap_of_the_loss_the_records_are_bit_identical(small_recipe, small
 def test_tables_say_what_the_networks_do(small_recipe, small_data, store, probes, names):
     """Everything at the end of a control, recomputed from a training of the same family."""
     finish(small_recipe, probes, CONTROL, store)
-    write_samples(store, small_data, probes, 0)
+    write_samples(store, small_data, probes)
     training = FamilyTraining(small_recipe, small_data, CONTROL.phases[0])
     for _ in range(5):
         training.train_epoch()
@@ -128,7 +128,7 @@ def test_tables_say_what_the_networks_do(small_recipe, small_data, store, probes
     np.testing.assert_allclose(replicas["gap_accuracy"], replicas["train_accuracy"] - replicas["test_accuracy"], atol=1e-6)
     np.testing.assert_allclose(replicas["gap_cross_entropy"], replicas["test_cross_entropy"] - replicas["train_cross_entropy"], atol=1e-6)
     probed = samples[samples["probe"]]["sample"].to_numpy()
-    where = probe_set(small_data, probes, 0)
+    where = probe_set(small_data, probes)
     assert np.array_equal(np.sort(probed), small_data.test.ids[where].numpy())
     heads = tables.read_activations(store, names[CONTROL])["end", 5, "head"]
     np.testing.assert_allclose(heads, logits[:, where].numpy(), atol=1e-5)
@@ -146,7 +146,7 @@ def test_poolings_are_views_of_the_same_map(small_recipe, small_data, tmp_path, 
     training = FamilyTraining(small_recipe, small_data, CONTROL.phases[0])
     for _ in range(5):
         training.train_epoch()
-    images = small_data.test.images[probe_set(small_data, probes, 0)]
+    images = small_data.test.images[probe_set(small_data, probes)]
     maps = training.replicas.map(lambda model, batch: model.block1(batch), images).numpy()  # [replica, sample, 4, 6, 6]
     expected = {
         "mean": maps.mean((-1, -2)).reshape(30, 4),

@@ -14,10 +14,10 @@ BASE = Base(BaseRecipe(), "0" * 64)
 def test_literal_names_are_pinned():
     """If this fails, every stored result is orphaned: raise HISTORY_VERSION on purpose, or mend the change."""
     other = Base(BaseRecipe(model=Model(name="mlp", widths=[8]), training=Training(epochs=4, optimizer="adamw")), "f" * 64)
-    assert BASE.name == "bef8a2cb4bf45"
-    assert [BASE.state_name(PULSE, e) for e in (0, 3, 5, 8)] == []
-    assert [other.name, other.state_name(PULSE.control, 2)] == []
-    assert [BASE.trial_name(PULSE, Probes()), BASE.trial_name(PULSE, Probes(num_samples=50))] == []
+    assert BASE.name == "b4b27976f8d76"
+    assert [BASE.state_name(PULSE, e) for e in (0, 3, 5, 8)] == ["sbff27a11edaa", "s68ed553c8dae", "sc8ae0617b212", "secd790e99f19"]
+    assert [other.name, other.state_name(PULSE.control, 2)] == ["b2e16d696d8ee", "sa4458159edaf"]
+    assert [BASE.trial_name(PULSE, Probes()), BASE.trial_name(PULSE, Probes(num_samples=50))] == ["te7c143f730e7", "tf3ae0a9b5c6f"]
 
 
 def test_a_state_is_named_by_the_phases_before_its_epoch_only():

@@ -17,12 +17,15 @@ from trainables.recipe import Probes
 from trainables.streams import stream
 
 
-def probe_set(data: Dataset, config: Probes, split_seed: int) -> Tensor:
-    """Positions of the probe samples in the test split, ascending `[sample]`. Raises ValueError if there are too few."""
+def probe_set(data: Dataset, config: Probes) -> Tensor:
+    """Positions of the probe samples in the test split, ascending `[sample]`: drawn by the data's hash, so equal data have equal ones.
+
+    Raises ValueError if there are too few.
+    """
     num_test = len(data.test.labels)
     if config.num_samples > num_test:
         raise ValueError(f"probes.num_samples is {config.num_samples}, but the test split has {num_test} samples")
-    return torch.randperm(num_test, generator=stream(split_seed, "probe"))[: config.num_samples].sort().values
+    return torch.randperm(num_test, generator=stream(int(data.hash[:12], 16), "probe"))[: config.num_samples].sort().values
 
 
 def rows(output: Tensor, pooling: str) -> Tensor:
@@ -49,11 +52,11 @@ class ActivationsProbe:
 
     table = "activations"
 
-    def __init__(self, config: Probes, data: Dataset, split_seed: int, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, config: Probes, data: Dataset, model: nn.Module, device: torch.device) -> None:
         self.config = config
         self.layers = config.layers or default_layers(model)
         check_layers(model, self.layers)
-        where = probe_set(data, config, split_seed)
+        where = probe_set(data, config)
         self.images, self.ids = data.test.images[where].to(device), data.test.ids[where].numpy()
         self.labels = data.test.clean_labels[where].numpy()
         self.records: dict[str, Tensor] = {}

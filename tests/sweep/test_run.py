@@ -1,0 +1,247 @@
+"""The whole path on a real Ray, as a user types it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from analysis import tables
+from analysis.storage import Store
+from sweep.config import load
+from sweep.plan import make_plan
+from trainables.data import load as load_data
+from trainables.family import Family
+from trainables.family import run as run_family
+
+CONFIG = """
+name: tiny
+data: {source: cells, num_images: 160, image_size: 12, num_slides: 8}
+model: {name: cnn, widths: [4, 6]}
+training: {epochs: 4, batch_size: 16, replicas: 2, learning_rate: 0.05}
+probes: {num_samples: 10}
+space:
+  {activations: [relu, tanh], losses: [cross_entropy, squared_error], swap_epochs: [1, 2], swaps: [activation, loss], pulse_epochs: [1]}
+resources: {num_cpus: 2}
+analysis: {num_permutations: 99}
+"""
+NUM_FAMILIES = 4 + 2 * 2 * 4 * 2
+
+
+def start(folder: Path, *arguments: str, module: str = "sweep.run") -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{folder}", "RAY_TMPDIR": "/tmp"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, *arguments: str, module: str = "sweep.run", code: int = 0) -> str:
+    process = start(folder, *arguments, module=module)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def folder_with(path: Path, text: str = CONFIG) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "my.yaml").write_text(text)
+    return path
+
+
+def leave_alone(process: subprocess.Popen) -> None:
+    """Kill a process and all that it started, at once, as a power cut does."""
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in tree:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A finished sweep, and what it printed."""
+    folder = folder_with(tmp_path_factory.mktemp("undisturbed"))
+    return folder, finish(folder, "--config", "my.yaml")
+
+
+def test_from_a_sweep_file_to_a_verdict(undisturbed):
+    folder, output = undisturbed
+    results = folder / "results" / "tiny"
+    assert f"{NUM_FAMILIES} of {NUM_FAMILIES} families done" in output
+    assert "report.html" in output
+    assert "Traceback" not in output
+    assert "Trial name" not in output  # Tune's own tables
+    trials = pd.read_parquet(results / "trials")
+    assert trials["status"].tolist() == ["done"] * NUM_FAMILIES
+    assert len(pd.read_parquet(results / "replicas")) == 2 * NUM_FAMILIES
+    for name in ("report.html", "SCHEMA.md", "sweep.yaml", "analysis/spread.parquet", "analysis/association.parquet"):
+        assert (results / name).stat().st_size > 100, name
+    assert not list((results / "states").glob("*"))
+    assert not list((results / ".tmp").glob("*"))
+
+
+def test_every_replica_epoch_is_trained_once(undisturbed):
+    folder, _ = undisturbed
+    config, _ = load(str(folder / "my.yaml"))
+    empty = Store(folder / "nothing")
+    plan = make_plan(config, load_data(config.data), empty)
+    trials = pd.read_parquet(folder / "results" / "tiny" / "trials")
+    assert (trials["epochs_trained"] * trials["num_replicas"]).sum() == plan.unique_replica_epochs < plan.total_replica_epochs
+
+
+def test_ray_changes_no_bit(undisturbed, tmp_path, same_tables):
+    """Families trained alone, from scratch, in this process, write the tables that the sweep wrote."""
+    folder, _ = undisturbed
+    config, _ = load(str(folder / "my.yaml"))
+    store, alone = Store(folder / "results" / "tiny"), Store(tmp_path)
+    plan = make_plan(config, load_data(config.data), alone)
+    some = list(plan.families.items())[::7]
+    for _, schedule in some:
+        list(run_family(Family(config.recipe, config.probes, schedule), alone))
+        for path in (tmp_path / "states").glob("*"):
+            path.unlink()
+    same_tables(store, alone, [trial for trial, _ in some])
+
+
+def test_the_same_command_again_trains_nothing(undisturbed):
+    folder, _ = undisturbed
+    before = {p: p.stat().st_mtime_ns for p in (folder / "results" / "tiny").rglob("t*.parquet")}
+    began = time.monotonic()
+    output = finish(folder, "--config", "my.yaml")
+    assert f"{NUM_FAMILIES} done, 0 to run" in output
+    assert time.monotonic() - began < 30
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "results" / "tiny").rglob("t*.parquet")}
+
+
+def test_the_verbs_that_look(undisturbed):
+    folder, _ = undisturbed
+    arguments = ("--config", "my.yaml")
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    first, second = tables.names(Store(folder / "results" / "tiny"), "trials")[:2]
+    assert "none" in finish(folder, "plan", *arguments, module="sweep")
+    fresh = finish(folder, "plan", *arguments, "--set", "name=other", module="sweep")
+    assert "shared prefixes save" in fresh or "sharing saves" in fresh
+    assert "device-hours" in fresh
+    assert "tables" in fresh
+    assert f"{NUM_FAMILIES} done, 0 failed" in finish(folder, "status", *arguments, module="sweep")
+    assert "no family failed" in finish(folder, "failures", *arguments, module="sweep")
+    assert "test_accuracy" in finish(folder, "show", first, *arguments, module="sweep")
+    assert "schedule" in finish(folder, "diff", first, second, *arguments, module="sweep")
+    assert "names 0 families" in finish(folder, "show", "tnothere", *arguments, module="sweep", code=2)
+    assert "no results here yet" in finish(folder, "failures", *arguments, "--set", "name=other", module="sweep", code=2)
+    assert files == sorted(p for p in folder.rglob("*") if p.is_file()), "a verb that looks has written"
+
+
+def test_a_users_mistake_shows_no_traceback(tmp_path):
+    folder = folder_with(tmp_path)
+    output = finish(folder, "--config", "my.yaml", "--set", "training.replcias=4", code=2)
+    assert output.strip().startswith("my.yaml with --set: training.replcias: unknown key; did you mean 'replicas'?")
+    assert "Traceback" not in output
+    assert not (folder / "results").exists()
+
+
+def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
+    """A loss that fails while it trains: its control fails, what continues from that is skipped, all else is done."""
+    folder = folder_with(tmp_path, CONFIG.replace("squared_error]", "'mine:loss']").replace("pulse_epochs: [1]", "pulse_epochs: []"))
+    (folder / "mine.py").write_text(
+        "from trainables.losses import cross_entropy\n"
+        "def loss(z, y):\n"
+        "    if z.requires_grad and z.shape[-1] == 2 and z.shape[-2] == 16:\n"
+        "        raise RuntimeError('on purpose')\n"
+        "    return cross_entropy(z, y)\n"
+    )
+    output = finish(folder, "--config", "my.yaml", code=1)
+    counts = pd.read_parquet(folder / "results" / "tiny" / "trials")["status"].value_counts().to_dict()
+    # 4 controls, 2 of them with the broken loss; of 16 swaps 8 go to or start from it, and those that start there are skipped.
+    assert counts == {"done": 2 + 4, "failed": 2 + 4, "skipped": 8}
+    assert "on purpose" in output
+    failures = finish(folder, "failures", "--config", "my.yaml", module="sweep")
+    assert "6 x RuntimeError: on purpose" in failures
+    assert "8 skipped" in failures
+    assert "python -m sweep.run --config my.yaml" in failures
+    (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")
+    assert "20 of 20 families done" in finish(folder, "--config", "my.yaml")
+
+
+def wait_for(folder: Path, process: subprocess.Popen, num_families: int) -> None:
+    trials = folder / "results" / "tiny" / "trials"
+    for _ in range(1200):
+        if len(list(trials.glob("*.parquet"))) >= num_families:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("no family finished within a minute")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_and_says_how_to_go_on(tmp_path, number, undisturbed, same_tables):
+    folder = folder_with(tmp_path)
+    process = start(folder, "--config", "my.yaml")
+    wait_for(folder, process, 3)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "To go on: python -m sweep.run --config my.yaml" in output
+    assert "Traceback" not in output
+    assert f"{NUM_FAMILIES} of {NUM_FAMILIES} families done" in finish(folder, "--config", "my.yaml")
+    same_tables(Store(folder / "results" / "tiny"), Store(undisturbed[0] / "results" / "tiny"))
+
+
+def kill_and_go_on(folder: Path, num_families: int, undisturbed, same_tables) -> None:
+    process = start(folder_with(folder), "--config", "my.yaml")
+    wait_for(folder, process, num_families)
+    leave_alone(process)
+    results = folder / "results" / "tiny"
+    before = {p.name: p.stat().st_mtime_ns for p in (results / "trials").glob("*.parquet")}
+    assert num_families <= len(before) < NUM_FAMILIES
+    finish(folder, "--config", "my.yaml")
+    after = {p.name: p.stat().st_mtime_ns for p in (results / "trials").glob("*.parquet")}
+    assert {name: after[name] for name in before} == before, "finished work was done again"
+    same_tables(Store(results), Store(undisturbed[0] / "results" / "tiny"))
+
+
+def test_kill_9_loses_nothing(tmp_path, undisturbed, same_tables):
+    kill_and_go_on(tmp_path, 5, undisturbed, same_tables)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_families", [1, 9, 17, 29, 33])
+def test_kill_9_loses_nothing_whenever(tmp_path, undisturbed, same_tables, num_families):
+    kill_and_go_on(tmp_path, num_families, undisturbed, same_tables)
+
+
+def test_a_dead_worker_is_retried(tmp_path, undisturbed, same_tables):
+    folder = folder_with(tmp_path)
+    process = start(folder, "--config", "my.yaml")
+    wait_for(folder, process, 3)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "ResourceTrainable" in " ".join(p.cmdline())]
+    assert workers
+    workers[0].kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    same_tables(Store(folder / "results" / "tiny"), Store(undisturbed[0] / "results" / "tiny"))
+
+
+def test_nothing_listens_beyond_loopback(tmp_path):
+    folder = folder_with(tmp_path)
+    process = start(folder, "--config", "my.yaml")
+    wait_for(folder, process, 1)
+    ours = [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]
+    listening = [c.laddr.ip for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert listening
+    assert {ip.removeprefix("::ffff:") for ip in listening} <= {"127.0.0.1", "::1"}
