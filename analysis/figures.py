@@ -181,13 +181,14 @@ def _panels(num_panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def _finish(figure: Figure, handles: list[Line2D], title: str) -> None:
-    # A narrow figure (one panel) takes the title in two lines and the legend in one column.
+    # A narrow figure (one panel) takes the title in two lines; the legend takes as many columns as its longest label leaves room for.
     wide = figure.get_figwidth() > 6
+    label_inches = 0.085 * max((len(str(handle.get_label())) for handle in handles), default=1) + 0.6
     figure.suptitle(title if wide else title.replace(": ", ":\n", 1), fontsize=10, color=INK)
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), 4) if wide else 1,
+        ncols=max(1, min(len(handles), int(figure.get_figwidth() / label_inches))),
         frameon=False,
         fontsize=9,
     )

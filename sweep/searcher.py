@@ -37,6 +37,10 @@ class PrefixSearcher(Searcher):
     def _release(self, trial: str) -> None:
         heapq.heappush(self._ready, (-self.plan.critical_epochs[trial], self._order[trial], trial))
 
+    def _release_waiting(self, state: str) -> None:
+        for trial in self._waiting.pop(state, []):
+            self._release(trial)
+
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self._ready:
             trial = heapq.heappop(self._ready)[2]
@@ -51,8 +55,7 @@ class PrefixSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if result.get("state"):
-            for trial in self._waiting.pop(result["state"], []):
-                self._release(trial)
+            self._release_waiting(result["state"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.running.pop(trial_id, None)
@@ -66,12 +69,13 @@ class PrefixSearcher(Searcher):
         elif result and result.get("status") == "failed":
             self._fail(trial, result["error"])
         else:
+            for state in self.plan.remaining[trial].saves.values():
+                self._release_waiting(state)  # a state whose report was lost with a worker
             self._let_go(trial)
 
     def _fail(self, trial: str, reason: str) -> None:
-        """Skip all families that wait for states that this one has not saved. Their reason names the family that failed."""
+        """Skip all families that wait for states that this one has not saved; the state that it started from stays for another try."""
         self.failed[trial] = reason
-        self._let_go(trial)
         for state in self.plan.remaining[trial].saves.values():
             for child in self._waiting.pop(state, []):
                 self.num_finished += 1
@@ -85,7 +89,7 @@ class PrefixSearcher(Searcher):
         if state is None or self.plan.config.storage.keep_states:
             return
         self._users[state].discard(trial)
-        if not self._users[state] and trial not in self.failed:
+        if not self._users[state]:
             self.states.delete(state)
 
     def save(self, checkpoint_path: str) -> None:

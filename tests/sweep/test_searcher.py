@@ -1,0 +1,89 @@
+"""When families are released, skipped and forgotten, event by event."""
+
+import pytest
+from ray.tune.search import Searcher
+
+from analysis import tables
+from sweep.config import Space, Sweep
+from sweep.plan import make_plan
+from sweep.searcher import PrefixSearcher
+from trainables.states import States
+from trainables.trainable import from_config
+
+
+@pytest.fixture
+def sweep(small_recipe, probes) -> Sweep:
+    """A control, two swaps at epochs 1 and 3, and a pulse on the first: a chain of three and a branch."""
+    schedules = [
+        [[0, "relu", "focal"]],
+        [[0, "relu", "focal"], [1, "tanh", "focal"]],
+        [[0, "relu", "focal"], [3, "sin", "focal"]],
+        [[0, "relu", "focal"], [1, "tanh", "focal"], [2, "relu", "focal"]],
+    ]
+    space = Space(activations=["relu"], losses=["focal"], swaps=[], schedules=schedules)
+    return Sweep(name="chain", data=small_recipe.data, model=small_recipe.model, training=small_recipe.training, probes=probes, space=space)
+
+
+@pytest.fixture
+def searcher(sweep, small_data, store) -> PrefixSearcher:
+    found = PrefixSearcher(make_plan(sweep, small_data, store), store, "cpu", 1)
+    for name in found.plan.users:  # stand-ins for the files that the trunks would have saved
+        store.write(States.file(name), b"")
+    return found
+
+
+def by_text(searcher: PrefixSearcher, text: str) -> str:
+    return next(trial for trial, schedule in searcher.plan.families.items() if str(schedule) == text)
+
+
+CONTROL, SWAP = "0:relu/focal", "0:relu/focal 1:tanh/focal"
+LATE, PULSE = "0:relu/focal 3:sin/focal", "0:relu/focal 1:tanh/focal 2:relu/focal"
+
+
+def test_a_branch_starts_as_soon_as_its_trunk_has_passed_the_swap(searcher):
+    config = searcher.suggest("a")
+    assert str(from_config(config).schedule) == CONTROL
+    assert from_config(config).save_epochs == {1, 3}
+    assert searcher.suggest("b") is None
+    states = searcher.plan.remaining[config["trial"]].saves
+    searcher.on_trial_result("a", {"state": states[1]})
+    assert str(from_config(searcher.suggest("b")).schedule) == SWAP
+    assert searcher.suggest("c") is None
+    searcher.on_trial_result("a", {"state": states[3]})
+    assert str(from_config(searcher.suggest("c")).schedule) == LATE
+    assert searcher.suggest("d") is None
+
+
+def test_states_are_removed_once_nobody_needs_them(searcher, store):
+    states = States(store)
+    for name, text in zip("abcd", (CONTROL, SWAP, PULSE, LATE), strict=True):  # the longest remaining chain first
+        assert searcher.suggest(name)["trial"] == by_text(searcher, text)
+        searcher.on_trial_complete(trial_id=name, result={"status": "done"})
+    assert states.names() == []
+    assert searcher.suggest("e") == Searcher.FINISHED
+    assert not searcher.failed
+
+
+def test_a_finished_trunk_releases_what_still_waits(searcher):
+    """The report of a state can die with the worker that saved it; the retry continues behind it."""
+    searcher.suggest("a")
+    searcher.on_trial_complete(trial_id="a", result={"status": "done"})
+    assert {str(from_config(searcher.suggest(n)).schedule) for n in "bc"} == {SWAP, LATE}
+
+
+def test_a_failed_trunk_skips_its_descendants_and_says_why(searcher, store):
+    control = searcher.suggest("a")["trial"]
+    searcher.on_trial_result("a", {"state": searcher.plan.remaining[control].saves[1]})
+    searcher.suggest("b")
+    searcher.on_trial_complete(trial_id="a", result={"status": "failed", "error": "ZeroDivisionError: x"})
+    rows = tables.read(store, "trials").set_index("schedule")
+    assert rows["status"].to_dict() == {LATE: "skipped"}
+    assert rows.loc[LATE, "error_message"] == f"continues from {control}, which failed: ZeroDivisionError: x"
+    searcher.on_trial_complete(trial_id="b", error=True)
+    rows = tables.read(store, "trials").set_index("schedule")
+    assert rows["status"].to_dict() == {LATE: "skipped", SWAP: "failed", PULSE: "skipped"}
+    assert rows.loc[SWAP, "error_type"] == "WorkerDied"
+    assert searcher.suggest("c") == Searcher.FINISHED
+    assert len(searcher.failed) == 4
+    swap = by_text(searcher, SWAP)
+    assert searcher.plan.remaining[swap].start_state in States(store).names(), "a failed family needs its start for another try"
