@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import figures, report, tables
-from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
+from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.happiness import happy_unhappy
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import MEASURES
@@ -61,7 +61,7 @@ def analyse(
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, association, (answer, other), _shown(store))
+        _print(console, association, happy, (answer, other), _shown(store))
     return answer
 
 
@@ -90,7 +90,28 @@ def _shown(store: Store) -> str:
     return store.base if relative.startswith("..") else relative
 
 
-def _print(console: Console, association: pd.DataFrame, answers: Sequence[Verdict], root: str) -> None:
+def _print_happy(console: Console, happy: pd.DataFrame) -> None:
+    """PERMDISP of happy against unhappy families, for the primary measure."""
+    rows = happy[happy["measure"] == PRIMARY_MEASURE]
+    if rows.empty:
+        return
+    table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
+    table.add_column("layer", no_wrap=True)
+    for column in ("happy", "unhappy", "difference [95 %]", "p Holm", "families"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows.to_dict("records"):
+        table.add_row(
+            row["layer"],
+            report.number(row["dispersion_happy"]),
+            report.number(row["dispersion_unhappy"]),
+            f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]",
+            report.number(row["p_holm"], 2),
+            f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
+        )
+    console.print(table)
+
+
+def _print(console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str) -> None:
     """Both readings of "badly": the gap, on which the verdict was declared, and beside it the test error."""
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
@@ -107,6 +128,7 @@ def _print(console: Console, association: pd.DataFrame, answers: Sequence[Verdic
             cells += [f"{row['rho']:+.2f} [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}]", report.number(row["p_holm"], 2)]
         table.add_row(*cells)
     console.print(table)
+    _print_happy(console, happy)
     for answer in answers:
         console.print(answer.text, markup=False, highlight=False)
     for file in answers[0].files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ class _Attempt:
 
 
 def deterministic(num_threads: int) -> None:
-    """Settings that bit-for-bit equality rests on, made once per process."""
+    """Settings that bit-for-bit equality rests on, made once per process. What a GPU cannot do that way is warned of by torch."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)

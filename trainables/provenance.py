@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +29,6 @@ def provenance() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": versions,
-        "command": " ".join(sys.argv),
         "commit": commit,
         "uncommitted": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else None,
         "processor": _processor(),

@@ -47,6 +47,19 @@ def test_executors_agree(small_recipe, small_data, changes, model):
     torch.testing.assert_close(loop.evaluate().metrics, vmap.evaluate().metrics, rtol=1e-2, atol=0.05)
 
 
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
+def test_every_function_trains_under_both_executors_without_a_slow_fallback(small_recipe, small_data, name):
+    """torch warns where vmap falls back to a loop over replicas, and warnings are errors here."""
+    phase = Phase(0, name, "focal") if name in ACTIVATIONS else Phase(0, "relu", name)
+    states = []
+    for executor in ("loop", "vmap"):
+        training = FamilyTraining(small_recipe, small_data, phase, executor=executor)
+        training.train_epoch()
+        states.append(training.state())
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-3, atol=1e-4, msg=key)
+
+
 def test_a_replica_does_not_depend_on_those_beside_it(small_recipe, small_data):
     """Seeds 0, 1, 2 together and seeds 1, 2, 3 together: 1 and 2 come out bit for bit the same."""
     recipe = with_training(small_recipe, clip_norm=0.5)
