@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -29,13 +29,13 @@ def analyse(
     num_permutations: int = 9999,
     num_dispersion_permutations: int = 999,
     seed: int = 0,
-    base: str | None = None,
+    only: Collection[str] | None = None,
     name: str | None = None,
     console: Console | None = None,
 ) -> Verdict:
     """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
 
-    `base` is the id of the base recipe whose families are compared, by default the one that most of them have.
+    `only` are the families to compare, by default those of the most frequent base recipe and probes.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -44,9 +44,9 @@ def analyse(
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures, base)
+    spread_table = spreads(store, measures, only)
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
-    happy = happy_unhappy(store, gap_table, measures, base=base, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
+    happy = happy_unhappy(store, gap_table, measures, only=only, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
     drawn = _draw(spread_table, gap_table, association)
     written = []
@@ -90,6 +90,11 @@ def _shown(store: Store) -> str:
     return store.base if relative.startswith("..") else relative
 
 
+def _estimate(value: float, low: float, high: float, digits: int) -> str:
+    """A number with its interval; a dash where there is none."""
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]" if value == value else "–"
+
+
 def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     """PERMDISP of happy against unhappy families, for the primary measure."""
     rows = happy[happy["measure"] == PRIMARY_MEASURE]
@@ -104,7 +109,7 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
             row["layer"],
             report.number(row["dispersion_happy"]),
             report.number(row["dispersion_unhappy"]),
-            f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]",
+            _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
             report.number(row["p_holm"], 2),
             f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
         )
@@ -125,7 +130,7 @@ def _print(console: Console, association: pd.DataFrame, happy: pd.DataFrame, ans
     for (measure, layer), group in rows.groupby(["measure", "layer"], sort=False):
         cells = [str(measure), str(layer)]
         for _, row in group.set_index("predictor").loc[list(shown)].iterrows():
-            cells += [f"{row['rho']:+.2f} [{row['rho_low']:+.2f}, {row['rho_high']:+.2f}]", report.number(row["p_holm"], 2)]
+            cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_holm"], 2)]
         table.add_row(*cells)
     console.print(table)
     _print_happy(console, happy)

@@ -7,7 +7,8 @@ gap_accuracy. Everything else is exploratory. Random draws are seeded, and the s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from analysis import tables
 from analysis.measures.dispersion import Spread, spread
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
-from analysis.statistics import bootstrap_spearman, holm, permutation_p, permutations, resamples, spearman
+from analysis.statistics import bootstrap_spearman, holm, permutation_p, permutations, resamples, spearman, spearman_within
 from analysis.storage import Store
 
 PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR = "cka", "end", "gap_accuracy"
@@ -39,12 +40,19 @@ FAMILY_COLUMNS = [
 SHARED = "families with the same history before this moment share one spread: ties, and p is smaller than independent families would give"
 
 
-def families(store: Store, base: str | None = None) -> pd.DataFrame:
-    """The trials to compare: done, with activations, and of one base recipe, by default the one that most of them have."""
+def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
+    """The trials to compare: done, with activations, and in `only` (default: of the most frequent base recipe and probes).
+
+    So no schedule is counted twice, however often the folder was used.
+    """
     trials = tables.read(store, "trials")
     trials = trials[(trials["status"] == "done") & trials["trial"].isin(tables.names(store, "activations"))]
-    if len(trials):
-        trials = trials[trials["base"] == (base or trials["base"].value_counts().sort_index().idxmax())]
+    if only is not None:
+        trials = trials[trials["trial"].isin(list(only))]
+    elif len(trials):
+        probes = trials["recipe"].map(lambda recipe: json.dumps(json.loads(recipe).get("probes"), sort_keys=True))
+        setup = trials["base"] + probes
+        trials = trials[setup == setup.value_counts().sort_index().idxmax()]
     return trials.sort_values("trial", ignore_index=True)
 
 
@@ -55,7 +63,7 @@ def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarr
     return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
 
 
-def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), base: str | None = None) -> pd.DataFrame:
+def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Collection[str] | None = None) -> pd.DataFrame:
     """The spread of every family, per moment, epoch, layer and measure.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
@@ -63,7 +71,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), base: str |
     over replicas), mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features),
     estimator.
     """
-    trials = families(store, base)
+    trials = families(store, only)
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
     rows = []
     seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
@@ -132,8 +140,9 @@ def associations(
 
     `gap_table` is that of `generalization.gaps`. A row has rho, its 95 % percentile interval over bootstrap resamples
     of families (rho_low, rho_high), the two-sided permutation p, p_holm adjusted over the layers of one (measure,
-    moment, predictor), num_families, num_dropped (spread or predictor NaN, or another number of samples or features
-    than most), and the verdict at `alpha` on p_holm: AKP (rho > 0), anti-AKP (rho < 0), no effect, or undecided with a
+    moment, predictor), rho_within and p_within (ranks and permutations within families of the same last activation and
+    loss, which set whole clouds of families apart), num_families, num_dropped (spread or predictor NaN, or another number of
+    samples or features than most), and the verdict at `alpha` on p_holm: AKP (rho > 0), anti-AKP (rho < 0), no effect, or undecided with a
     reason.
     """
     table = at_first_swap(spread_table).merge(gap_table, on="trial", how="inner", suffixes=("", "_gap"))
@@ -147,6 +156,7 @@ def associations(
             kept = group[alike & np.isfinite(group["spread"]) & np.isfinite(group[predictor])].sort_values("trial")
             x, y, n = kept["spread"].to_numpy(), kept[predictor].to_numpy(), len(kept)
             reason, rho, p, interval = "", np.nan, np.nan, (np.nan, np.nan)
+            rho_within = p_within = np.nan
             if n < MIN_FAMILIES:
                 reason = f"{n} families, fewer than {MIN_FAMILIES}"
             elif np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -159,6 +169,8 @@ def associations(
                 rho = float(spearman(x, y))
                 p = permutation_p(rho, spearman(x, y, orders))
                 interval = bootstrap_spearman(x, y, counts, CONFIDENCE)
+                strata = (kept["last_activation"] + "/" + kept["last_loss"]).to_numpy()
+                rho_within, p_within = spearman_within(x, y, strata, num_permutations, np.random.default_rng([seed, n, 1]))
             rows.append(
                 {
                     "measure": name,
@@ -171,6 +183,8 @@ def associations(
                     "rho_high": interval[1],
                     "p": p,
                     "p_holm": np.nan,
+                    "rho_within": rho_within,
+                    "p_within": p_within,
                     "num_families": n,
                     "num_dropped": len(group) - n,
                     "num_distinct_spreads": len(np.unique(x)),
@@ -198,6 +212,8 @@ def associations(
         "rho_high",
         "p",
         "p_holm",
+        "rho_within",
+        "p_within",
         "num_families",
         "num_dropped",
         "num_distinct_spreads",
@@ -212,7 +228,7 @@ def associations(
         "num_bootstrap",
         "seed",
     ]
-    found = pd.DataFrame(rows, columns=columns).astype({"epoch": "Int32", **dict.fromkeys(columns[5:10], np.float64)})
+    found = pd.DataFrame(rows, columns=columns).astype({"epoch": "Int32", **dict.fromkeys(columns[5:12], np.float64)})
     tests = found.groupby(["measure", "moment", "epoch", "predictor"], dropna=False, sort=False)
     found["p_holm"] = tests["p"].transform(lambda p: holm(p.to_numpy()))
     decided = found["p_holm"].notna()
@@ -270,11 +286,13 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     found = decided[decided["verdict"] != "no effect"]
     significant = ", ".join(f"{layer} ({rho:+.2f})" for layer, rho in zip(found["layer"], found["rho"], strict=True)) or "none"
     replicas = str(low) if low == high else f"{low} to {high}"
+    within = ", ".join(f"{r.layer} {r.rho_within:+.2f} (p = {r.p_within:.2g})" for r in decided.itertuples())
     text = (
         f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Spearman over {top['num_families']} families of {replicas} "
         f"replicas, between spread ({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest "
         f"|rho| in layer {top['layer']}, rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}], "
-        f"p = {top['p_holm']:.2g} (permutation, Holm over {len(decided)} layers). Layers significant at {top['alpha']:g}: {significant}."
+        f"p = {top['p_holm']:.2g} (permutation, Holm over {len(decided)} layers). Layers significant at {top['alpha']:g}: {significant}. "
+        f"Within families of the same last activation and loss, unadjusted: {within}."
     )
     rho, rho_low, rho_high, p_holm = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_holm"))
     return Verdict(answer, text, int(top["num_families"]), str(top["layer"]), rho, rho_low, rho_high, p_holm)

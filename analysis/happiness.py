@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ def happy_unhappy(
     gap_table: pd.DataFrame,
     measures: Sequence[str] = tuple(MEASURES),
     *,
-    base: str | None = None,
+    only: Collection[str] | None = None,
     alpha: float = 0.05,
     num_permutations: int = 999,
     num_bootstrap: int = 2000,
@@ -68,7 +68,7 @@ def happy_unhappy(
     anti-AKP where less. A row that cannot be decided gives the reason.
     """
     gap = gap_table.set_index("trial")[PRIMARY_PREDICTOR].dropna()
-    trials = [trial for trial in families(store, base)["trial"] if trial in gap.index]
+    trials = [trial for trial in families(store, only)["trial"] if trial in gap.index]
     gap = gap.reindex(trials)
     threshold = float(gap.median()) if len(gap) else np.nan
     rule = f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {len(gap)} families; unhappy: above"

@@ -46,7 +46,9 @@ The primary question was declared before any data were seen: measure {PRIMARY_ME
 predictor {PRIMARY_PREDICTOR} ({escape(PREDICTORS[PRIMARY_PREDICTOR])}, against the labels trained on). AKP, anti-AKP,
 mixed and no effect are all possible answers; everything but the primary question is exploratory. No effect means that
 none was found at this n. Families that continue from the same control share its early training; permutations and
-bootstraps take families as exchangeable all the same, so read p values near alpha with caution.</p>"""
+bootstraps take families as exchangeable all the same, so read p values near alpha with caution. The activation in force at
+the end can set whole clouds of families apart, which makes an association over all families that none of the clouds has,
+or hides one: the associations within families of the same last activation and loss stand beside.</p>"""
 
 
 def render(

@@ -41,6 +41,30 @@ def spearman(x: np.ndarray, y: np.ndarray, orders: np.ndarray | None = None) -> 
     return y_ranks[orders] @ x_ranks
 
 
+def spearman_within(
+    x: np.ndarray, y: np.ndarray, strata: Sequence[str] | np.ndarray, num_permutations: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Rank correlation of x and y `[item]` within strata, and its two-sided p from permutations within strata.
+
+    Midranks are taken within each stratum, centred and divided by its size, so that what sets strata apart cannot make or hide an
+    association; the correlation is over all items. NaN where either is constant in every stratum.
+    """
+    names, codes = np.unique(np.asarray(strata), return_inverse=True)
+    ranks = np.zeros((2, len(codes)))
+    orders = np.tile(np.arange(len(codes)), (num_permutations, 1))
+    for code in range(len(names)):
+        members = np.flatnonzero(codes == code)
+        for row, values in zip(ranks, (x, y), strict=True):
+            row[members] = (rankdata(np.asarray(values)[members]) - (len(members) + 1) / 2) / len(members)
+        orders[:, members] = members[permutations(len(members), num_permutations, generator)]
+    norms = np.linalg.norm(ranks, axis=1)
+    if not norms.all():
+        return np.nan, np.nan
+    x_ranks, y_ranks = ranks / norms[:, None]
+    rho = float(x_ranks @ y_ranks)
+    return rho, permutation_p(rho, y_ranks[orders] @ x_ranks)
+
+
 def permutation_p(observed: float, permuted: np.ndarray) -> float:
     """Two-sided p = (1 + #{|rho*| >= |rho|}) / (1 + B), never 0 (Phipson and Smyth 2010); NaN where rho is."""
     if not np.isfinite(observed):

@@ -242,7 +242,8 @@ def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequenc
             column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
         ) as writer:
             for group in groups:
-                writer.write_table(_arrow(spec, group))
+                rows = _arrow(spec, group)
+                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
 
     store.write_with(f"{table}/{name}.parquet", fill)
 

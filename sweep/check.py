@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
@@ -17,6 +18,7 @@ from trainables.functions import UnknownName
 from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model
 from trainables.probes.activations import probe_set
+from trainables.recipe import Model
 from trainables.schedule import Schedule
 
 
@@ -53,7 +55,7 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             problems.append(f"training.batch_size: {config.training.batch_size} is more than the {len(data.train.labels)} training images")
         attempt("probes.num_samples", probe_set, data, config.probes)
     if data is not None and not any(p.startswith("model") for p in problems):
-        model = attempt("model.name", build, config.model, data.image_shape, data.num_classes)
+        model = attempt("model", _try_model, config.model, data)
         if model is not None and config.probes.layers is not None:
             attempt("probes.layers", check_layers, model, config.probes.layers)
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
@@ -66,10 +68,33 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     return data
 
 
+def _try_model(config: Model, data: data_sets.Dataset) -> nn.Module:
+    """Build the model and send two images through it."""
+    model = build(config, data.image_shape, data.num_classes).eval()
+    try:
+        with torch.no_grad():
+            output = model(data.train.images[:2])
+    except (RuntimeError, ValueError, IndexError) as error:
+        size = "x".join(map(str, data.image_shape))
+        raise UnknownName(f"{config.name!r} cannot process images of {size}: {error}") from error
+    if not isinstance(output, torch.Tensor) or output.shape != (2, data.num_classes):
+        raise UnknownName(f"{config.name!r} does not give one logit per class, as a classifier does")
+    return model
+
+
 def num_cpus(config: Sweep) -> int:
     """CPUs that the sweep may use on this machine."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return config.resources.num_cpus or here
+
+
+def num_slots(config: Sweep) -> int:
+    """Families that this machine trains at once. GPUs limit it where there are any to be seen."""
+    wanted = config.resources
+    slots = num_cpus(config) / wanted.cpus_per_family
+    if wanted.gpus_per_family and torch.cuda.is_available():
+        slots = min(slots, torch.cuda.device_count() / wanted.gpus_per_family)
+    return max(1, int(slots))
 
 
 def _check_resources(config: Sweep) -> list[str]:

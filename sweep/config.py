@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trainables.recipe import (
+    MAX_SEED,
     BaseRecipe,
     CellsData,
     Data,
@@ -22,6 +24,7 @@ from trainables.recipe import (
     Section,
     TorchvisionData,
     Training,
+    Unique,
 )
 
 DEFAULT_RECIPE = "cells"
@@ -51,18 +54,22 @@ class Space(Section):
         None,
         description="Stressed families drawn by random or qmc; their controls come on top. Only with those samplers.",
     )
-    seed: int = Field(0, ge=0, description="Seed of random and qmc.")
-    activations: list[str] = Field(
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of random and qmc.")
+    activations: Annotated[list[str], Unique] = Field(
         ["relu", "tanh", "gelu"],
         description="Activations, each swapped for each other; names or package.module:function.",
     )
-    losses: list[str] = Field(
+    losses: Annotated[list[str], Unique] = Field(
         ["cross_entropy", "squared_error"],
         description="Losses, each swapped for each other; names or package.module:function.",
     )
-    swap_epochs: list[int] = Field([1, 2, 4, 6], description="Epochs after which the functions are swapped: 1 to epochs - 1.")
-    swaps: list[Literal["activation", "loss", "both"]] = Field(["activation", "loss", "both"], description="What a swap exchanges.")
-    pulse_epochs: list[Annotated[int, Field(ge=1)]] = Field(
+    swap_epochs: Annotated[list[int], Unique] = Field(
+        [1, 2, 4, 6], description="Epochs after which the functions are swapped: 1 to epochs - 1."
+    )
+    swaps: Annotated[list[Literal["activation", "loss", "both"]], Unique] = Field(
+        ["activation", "loss", "both"], description="What a swap exchanges."
+    )
+    pulse_epochs: Annotated[list[Annotated[int, Field(ge=1)]], Unique] = Field(
         [], description="Lengths of pulses: beside each swap that lasts, one that swaps back after so many epochs."
     )
     controls: bool = Field(True, description="Run the control of every stressed family too.")
@@ -78,7 +85,7 @@ class Space(Section):
 class Resources(Section):
     """What a family may use."""
 
-    cpus_per_family: float = Field(1.0, gt=0.0, description="CPUs reserved per family, and its number of threads (at least 1).")
+    cpus_per_family: float = Field(1.0, ge=0.1, description="CPUs reserved per family, and its number of threads (at least 1).")
     gpus_per_family: float = Field(
         0.0,
         ge=0.0,
@@ -112,9 +119,13 @@ class Analysis(Section):
     """What is computed at the end."""
 
     enabled: bool = Field(True, description="Whether the run ends with the analysis and the report.")
-    measures: list[Literal["cka", "procrustes"]] = Field(["cka", "procrustes"], description="Distances between networks.")
+    measures: Annotated[list[Literal["cka", "procrustes"]], Unique] = Field(
+        ["cka", "procrustes"], min_length=1, description="Distances between networks."
+    )
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
-    num_permutations: int = Field(9999, ge=99, description="Permutations of each test, and resamples of each bootstrap.")
+    num_permutations: int = Field(
+        9999, ge=99, description="Permutations of the tests of association. PERMDISP takes at most 999; bootstraps take 2000 resamples."
+    )
 
 
 class Sweep(Section):
@@ -137,16 +148,28 @@ class Sweep(Section):
     @property
     def root(self) -> str:
         """The folder or URI of this sweep's results."""
-        return f"{self.storage.path.rstrip('/')}/{self.name}"
+        return f"{os.path.expanduser(self.storage.path).rstrip('/')}/{self.name}"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+    """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for index, key in enumerate(keys) if key in keys[:index]]
+        if repeated:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_NUMBERS = {"int": r"[-+]?[0-9]+", "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"}
+_DROPPED = {"tag:yaml.org,2002:" + tag for tag in ("int", "float", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^({_pattern})$"), list("-+.0123456789"))
 
 
 def recipe_names() -> list[str]:
@@ -158,7 +181,7 @@ def load(config: str | None = None, overrides: list[str] | None = None) -> tuple
     text, source = _read(config or DEFAULT_RECIPE)
     try:
         values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
         raise ConfigError(source, [f"a sweep file is a mapping of keys, this is {type(values).__name__}"])
@@ -199,7 +222,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError("--set", [f"{path}: {key!r} holds a value, not keys"])
     try:
         values[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError("--set", [f"{path}: {text!r} is not a YAML value"]) from None
 
 

@@ -9,43 +9,41 @@ import torch
 
 from analysis import tables
 from analysis.storage import Store
-from sweep.plan import Plan
+from sweep.plan import Plan, device, num_threads
 from trainables.data import Dataset
 from trainables.family import deterministic
 from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
-from trainables.schedule import Phase
 from trainables.training import FamilyTraining
 
-# Measured on tables of the default recipe: bytes on disk per byte of activations, and per predicted class.
-_ACTIVATIONS_RATIO, _PREDICTION_BYTES, _PROBE_STEPS = 0.85, 0.25, 4
+# Fitted to the tables of the recipes cells, breastmnist and quick: bytes on disk per byte of activations, per row group of them,
+# per predicted class, and of all other tables per family.
+_ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 33_000
+_PROBE_STEPS = 4
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`seconds` of one device for all remaining families; `source` says how it is known."""
+    """Seconds of one device for all remaining families, and how that is known; bytes of tables, and of one training state at most."""
 
     seconds: float
-    bytes_on_disk: float
-    state_bytes: float
     source: str
+    table_bytes: float
+    state_bytes: float
 
 
 def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
     """The cost of the remaining families. Trains a few steps where no finished family of this base recipe tells."""
-    recipe, replicas = plan.config.recipe, plan.config.training.replicas
-    deterministic(max(1, int(plan.config.resources.cpus_per_family)))
-    training = FamilyTraining(
-        recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2})}),
-        data,
-        Phase(0, plan.config.space.activations[0], plan.config.space.losses[0]),
-    )
+    recipe = plan.config.recipe
+    where = device(plan.config) if torch.cuda.is_available() else "cpu"
+    deterministic(num_threads(plan.config))
+    two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2})})
+    training = FamilyTraining(two, data, next(iter(plan.remaining.values())).schedule.phases[0], where)
     seconds, source = _recorded(plan, store)
     if seconds is None:
-        seconds, source = _probed(training, data), "timed on a few steps now"
-    epochs = plan.unique_replica_epochs
-    return Cost(seconds * epochs, *_bytes(plan, data, training, replicas), source)
+        seconds, source = _probed(training, data), f"timed on a few steps on this machine's {where}"
+    return Cost(seconds * plan.unique_replica_epochs, source, *_bytes(plan, data, training))
 
 
 def _recorded(plan: Plan, store: Store) -> tuple[float | None, str]:
@@ -64,10 +62,11 @@ def _probed(training: FamilyTraining, data: Dataset) -> float:
     training.replicas.train_mode(True)
     order = torch.arange(batch_size, device=training.device).expand(num_replicas, -1)
 
-    def step() -> None:
+    def step() -> float:
         images = split.images.index_select(0, order.reshape(-1)).unflatten(0, (num_replicas, batch_size))
-        training.replicas.gradient(images, split.labels[order], training.loss, [True] * num_replicas, [0] * num_replicas)
+        losses = training.replicas.gradient(images, split.labels[order], training.loss, [True] * num_replicas, [0] * num_replicas)
         training.optimizer.step()
+        return float(losses.sum())  # waits for a GPU
 
     step()
     began = time.perf_counter()
@@ -77,26 +76,29 @@ def _probed(training: FamilyTraining, data: Dataset) -> float:
     few = split.images[: 4 * batch_size]
     training.replicas.forward(few)
     began = time.perf_counter()
-    training.replicas.forward(few)
+    float(training.replicas.forward(few).sum())
     image_s = (time.perf_counter() - began) / num_replicas / len(few)
     num_images = sum(len(s.labels) for s in (data.train, data.val, data.test))
     return step_s * training.steps_per_epoch + image_s * num_images
 
 
-def _bytes(plan: Plan, data: Dataset, training: FamilyTraining, replicas: int) -> tuple[float, float]:
-    """Bytes of all tables, and of one training state."""
-    config, num_epochs = plan.config, plan.config.training.epochs
-    probes = config.probes.model_copy(update={"moments": ["init"]})
-    probe = ActivationsProbe(probes, data, build(config.model, data.image_shape, data.num_classes), training.device)
+def _bytes(plan: Plan, data: Dataset, training: FamilyTraining) -> tuple[float, float]:
+    """Bytes of all tables, and the largest that one training state can be with what was recorded on the way to it."""
+    config, replicas, num_epochs = plan.config, plan.config.training.replicas, plan.config.training.epochs
+    model = build(config.model, data.image_shape, data.num_classes)
+    probe = ActivationsProbe(config.probes.model_copy(update={"moments": ["init"]}), data, model, training.device)
     probe.look(Look("init", training))
-    values = sum(v[0].numel() for k, v in probe.records.items() if not k.startswith("shape/"))
-    total = 0.0
+    layers = [values for key, values in probe.records.items() if not key.startswith("shape/")]
+    values_bytes = sum(values[0].nbytes for values in layers) * replicas
+    table_bytes = most_records = 0.0
     for planned in plan.remaining.values():
-        swaps = len(planned.schedule.swap_epochs)
-        counts = {"init": 1, "before_swap": swaps, "after_swap": swaps, "end": 1}
-        looks = sum(counts[m] for m in config.probes.moments) + len(set(config.probes.epochs))
-        total += looks * values * replicas * 4 * _ACTIVATIONS_RATIO
-        if config.probes.predictions:
-            total += (len(data.train.labels) + len(data.test.labels)) * (num_epochs + 1 + swaps) * replicas * _PREDICTION_BYTES
-    state = sum(t.nbytes for t in training.state().values()) / len(training.replicas.seeds) * replicas
-    return total, state
+        num_swaps = len(planned.schedule.swap_epochs)
+        counts = {"init": 1, "before_swap": num_swaps, "after_swap": num_swaps, "end": 1}
+        num_looks = sum(counts[moment] for moment in config.probes.moments) + len(config.probes.epochs)
+        predicted = (len(data.train.labels) + len(data.test.labels)) * (num_epochs + 1 + num_swaps) * replicas * config.probes.predictions
+        table_bytes += num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
+        table_bytes += predicted * _PREDICTION_BYTES + _FAMILY_BYTES
+        most_records = max(most_records, num_looks * values_bytes + predicted * 2)
+    names_bytes = 64_000  # header: names and shapes
+    state_bytes = sum(t.nbytes for t in training.state().values()) * 2 / len(training.replicas.seeds) * replicas  # momentum is yet to come
+    return table_bytes, state_bytes + most_records + names_bytes

@@ -16,7 +16,8 @@ from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
 from sweep.space import schedules
 from trainables.data import Dataset
-from trainables.family import Family
+from trainables.family import Family, setting
+from trainables.replicas import EXECUTORS
 from trainables.rows import trial_row
 from trainables.schedule import Base, Schedule, check_same
 from trainables.states import States
@@ -89,6 +90,16 @@ class Plan:
         return len(self.remaining) * self.config.training.epochs * self.config.training.replicas
 
 
+def device(config: Sweep) -> str:
+    """The kind of device that families train on: decided by what is reserved, never by what is visible."""
+    return "cuda" if config.resources.gpus_per_family else "cpu"
+
+
+def num_threads(config: Sweep) -> int:
+    """Threads of a family's process."""
+    return max(1, int(config.resources.cpus_per_family))
+
+
 def results_store(config: Sweep) -> Store:
     """Where a sweep's results lie. Raises ConfigError for a URI that no file system serves."""
     root = config.root if "://" in config.root else os.path.abspath(config.root)
@@ -107,7 +118,8 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
     families = {base.trial_name(schedule, config.probes): schedule for schedule in schedules(config.space)}
     done = _done(store, base, families, config)
     to_run = {trial: schedule for trial, schedule in families.items() if trial not in done}
-    return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, set(States(store).names())))
+    existing = States(store).usable(setting(config.probes, device(config), EXECUTORS[device(config)], num_threads(config)))
+    return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, existing))
 
 
 def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep) -> set[str]:
@@ -147,5 +159,5 @@ def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: se
         starts[trial] = start
         for epoch in boundaries:
             if start[0] < epoch < num_epochs:
-                owners.setdefault(names[epoch], trial)
+                owners[names[epoch]] = trial
     return {trial: Planned(trial, schedule, *starts[trial], frozenset(saves[trial]), saves[trial]) for trial, schedule in to_run.items()}

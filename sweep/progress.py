@@ -51,17 +51,19 @@ class ProgressLine(tune.Callback):
                 f"{name}  {self.plan.remaining[name].schedule!s:<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
                 f"  {result['seconds']:.1f} s{diverged}",
                 highlight=False,
+                markup=False,
             )
         elif result["status"] == "failed":
             self.console.print(
                 f"{name}  {self.plan.remaining[name].schedule!s:<46}  failed: {result['error']}",
                 highlight=False,
+                markup=False,
                 style="red",
             )
         self.live.update(self._line())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.console.print(f"{trial.config['trial']}  worker died", highlight=False, style="red")
+        self.console.print(f"{trial.config['trial']}  worker died", highlight=False, markup=False, style="red")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.live.update(self._line())

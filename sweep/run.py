@@ -100,8 +100,7 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
         chosen = config.analysis
-        base = plan.base.name
-        analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, base=base, console=console)
+        analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, only=plan.done, console=console)
     console.print(f"results: {store.root}", markup=False)
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)

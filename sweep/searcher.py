@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from analysis.storage import Store
-from sweep.plan import Plan
+from sweep.plan import Plan, device, num_threads
 from trainables.rows import write_failure, write_skipped
 from trainables.states import States
 from trainables.trainable import to_config
@@ -17,9 +17,9 @@ from trainables.trainable import to_config
 class PrefixSearcher(Searcher):
     """Families of a plan, the longest waiting chain first. O(1) while nothing is ready; keeps no more states than are still needed."""
 
-    def __init__(self, plan: Plan, store: Store, device: str, num_threads: int) -> None:
+    def __init__(self, plan: Plan, store: Store) -> None:
         super().__init__(metric="epoch", mode="max")
-        self.plan, self.store, self.device, self.num_threads = plan, store, device, num_threads
+        self.plan, self.store = plan, store
         self.states = States(store)
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
@@ -45,10 +45,9 @@ class PrefixSearcher(Searcher):
         if self._ready:
             trial = heapq.heappop(self._ready)[2]
             self.running[trial_id] = trial
-            return {
-                "trial": trial,
-                **to_config(self.plan.family(trial), self.store.root, self.device, self.num_threads),
-            }
+            config = self.plan.config
+            family = to_config(self.plan.family(trial), self.plan.base.dataset_hash, self.store.root, device(config), num_threads(config))
+            return {"trial": trial, **family}
         if self.num_finished + len(self.running) == len(self.plan.remaining):
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None
@@ -63,7 +62,7 @@ class PrefixSearcher(Searcher):
             return
         self.num_finished += 1
         if error:
-            reason = f"its worker died more than {self.plan.config.resources.max_retries} times"
+            reason = f"its worker died, or failed before it could say why, more than {self.plan.config.resources.max_retries} times"
             write_failure(self.store, self.plan.row(trial), WorkerDied(reason))
             self._fail(trial, reason)
         elif result and result.get("status") == "failed":

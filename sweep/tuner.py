@@ -52,18 +52,20 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     from trainables.trainable import FamilyTrainable
 
     resources = plan.config.resources
-    slots = max(1, int(num_cpus(plan.config) / resources.cpus_per_family))
-    device = "cuda" if resources.gpus_per_family else "cpu"
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
         with _ray(num_cpus(plan.config)), _graceful() as stopped:
-            searcher = PrefixSearcher(plan, store, device, max(1, int(resources.cpus_per_family)))
+            searcher = PrefixSearcher(plan, store)
+            available = ray.cluster_resources()  # of the cluster joined, or of this machine
+            slots = available.get("CPU", 1) / resources.cpus_per_family
             if resources.gpus_per_family:
-                slots = min(slots, max(1, int(ray.cluster_resources().get("GPU", 0) / resources.gpus_per_family)))
+                slots = min(slots, available.get("GPU", 0) / resources.gpus_per_family)
             with ProgressLine(plan, searcher, console) as progress:
                 tune.Tuner(
                     tune.with_resources(FamilyTrainable, {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family}),
-                    tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True),
+                    tune_config=tune.TuneConfig(
+                        search_alg=searcher, num_samples=-1, max_concurrent_trials=max(1, int(slots)), reuse_actors=True
+                    ),
                     run_config=tune.RunConfig(
                         name="sweep",
                         storage_path=scratch,

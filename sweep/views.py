@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
-from sweep.check import check, num_cpus
+from sweep.check import check, num_slots
 from sweep.config import ConfigError, load
 from sweep.cost import estimate
 from sweep.plan import Plan, make_plan, results_store
@@ -54,19 +55,26 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
         *(f"note: {note}" for note in data.notes),
     ]
     if found.remaining:
-        cost, slots = estimate(found, data, store), num_cpus(found.config) / found.config.resources.cpus_per_family
+        cost, slots = estimate(found, data, store), num_slots(found.config)
         saved = 1 - found.unique_replica_epochs / found.total_replica_epochs
         longest = max(found.critical_epochs.values())
         lines += [
             f"to train: {found.unique_replica_epochs:,} of {found.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
             f"the longest chain is {longest} epochs",
-            f"cost: {cost.seconds / 3600:.3g} device-hours ({cost.source}); about {duration(cost.seconds / slots)} on {slots:g} slots, "
+            f"cost: {cost.seconds / 3600:.3g} device-hours ({cost.source}); about {duration(cost.seconds / slots)} on {slots} slots, "
             "start-up and analysis aside",
-            f"disk: {size(cost.bytes_on_disk)} of tables, at most {size(cost.state_bytes * len(found.users))} of training states meanwhile",
+            f"disk: about {size(cost.table_bytes)} of tables, at most {size(cost.state_bytes * _most_states(found))} of training states "
+            "meanwhile",
         ]
     lines.append(f"results: {store.root}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _most_states(plan: Plan) -> int:
+    """Training states that can lie there at once: those that families start from, and checkpoints."""
+    checkpoints = {plan.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
+    return len(checkpoints | set(plan.users))
 
 
 def status(config_name: str | None, overrides: list[str]) -> int:
@@ -151,7 +159,7 @@ def diff(config_name: str | None, overrides: list[str], trial: str, other: str) 
     for key in dict.fromkeys([*flat[0], *flat[1]]):
         left, right = flat[0].get(key), flat[1].get(key)
         if left != right and not (left != left and right != right):
-            table.add_row(key, str(left), str(right))
+            table.add_row(*(Text(str(cell)) for cell in (key, left, right)))
     Console().print(table)
     return 0
 
@@ -171,7 +179,11 @@ def _row(store: Store, trial: str) -> dict[str, Any]:
         near = matches[:5] or difflib.get_close_matches(trial, known, n=3, cutoff=0.3)
         raise ConfigError(
             store.root,
-            [f"{trial!r} names {len(matches)} families; near: {', '.join(near) or 'none, no results here yet'}"],
+            [
+                f"{trial!r} names {len(matches)} families; near: {', '.join(near) or 'none'}"
+                if known
+                else "no results here yet; python -m sweep.run makes them"
+            ],
         )
     return {str(k): v for k, v in tables.read(store, "trials", only=matches).iloc[0].to_dict().items()}
 

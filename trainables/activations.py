@@ -35,11 +35,16 @@ ACTIVATIONS = Registry(
 
 
 class HotSwap(nn.Module):
-    """The activation in force. Assigning `function` swaps it; nothing else of the network changes."""
+    """The activation in force. `swap` puts another in its place; nothing else of the network changes."""
+
+    function: Callable[[Tensor], Tensor]
 
     def __init__(self, function: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
-        self.function = function
+        self.swap(function)
+
+    def swap(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.__dict__["function"] = function  # past torch's registration: an instance of a module would become a child
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -49,7 +54,7 @@ def swap_activation(model: nn.Module, function: Callable[[Tensor], Tensor]) -> N
     """Put another activation in force everywhere in a model."""
     for module in model.modules():
         if isinstance(module, HotSwap):
-            module.function = function
+            module.swap(function)
 
 
 def check_activation(name: str) -> None:

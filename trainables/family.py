@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -33,9 +34,6 @@ class Family:
     probes: Probes
     schedule: Schedule
     save_epochs: frozenset[int] = frozenset()
-
-    def base(self) -> Base:
-        return Base(self.recipe, load(self.recipe.data).hash)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ class _Attempt:
         data, recipe, schedule = load(family.recipe.data), family.recipe, family.schedule
         self.base = Base(recipe, data.hash)
         self.trial = self.base.trial_name(schedule, family.probes)
-        self.probes_key = family.probes.model_dump(mode="json")
         self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
+        self.setting = setting(family.probes, device, self.training.executor, torch.get_num_threads())
         model = build(recipe.model, data.image_shape, data.num_classes)
         self.probes: list[Probe] = [
             CurvesProbe(recipe.training, schedule, self.training.steps_per_epoch),
@@ -100,7 +98,7 @@ class _Attempt:
             name = self.base.state_name(schedule, epoch)
             if name not in existing:
                 continue
-            found = self.states.load(name, self.base.history(schedule, epoch, full=True), self.probes_key)
+            found = self.states.load(name, self.base.history(schedule, epoch, full=True), self.setting)
             if found is None:
                 continue
             state, records = found
@@ -132,7 +130,7 @@ class _Attempt:
         schedule, epoch = self.family.schedule, self.training.epoch
         name = self.base.state_name(schedule, epoch)
         records = {f"{probe.table}/{k}": v for probe in self.probes for k, v in probe.records.items()}
-        self.states.save(name, self.training.state(), records, self.base.history(schedule, epoch, full=True), self.probes_key)
+        self.states.save(name, self.training.state(), records, self.base.history(schedule, epoch, full=True), self.setting)
         return name
 
     def progress(self, evaluation: Evaluation, state: str | None) -> Progress:
@@ -161,6 +159,11 @@ class _Attempt:
             "device": f"{self.training.device} {self.training.executor}",
         }
         write_trial(self.store, row | measured)
+
+
+def setting(probes: Probes, device: str, executor: Executor, num_threads: int) -> dict[str, Any]:
+    """What the file of a training state depends on beside its history: what was recorded, and what rounds the numbers."""
+    return {"probes": probes.model_dump(mode="json"), "device": device, "executor": executor, "num_threads": num_threads}
 
 
 def deterministic(num_threads: int) -> None:

@@ -43,19 +43,21 @@ class Registry(Mapping[str, Callable[..., Any]]):
         module_name, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UnknownName(f"{self.kind} {name!r} cannot be imported: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever the user's module does while it is imported
+            raise UnknownName(f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
         if not callable(found):
             raise UnknownName(f"{self.kind} {name!r} is {type(found).__name__}, not a function")
         return found
 
     def fingerprint(self, name: str) -> str:
-        """What stands for this function in a history: its name, and for a user's function a hash of its module's source.
+        """What stands for this function in a history: its name, and for a user's function a hash of the source it comes from.
 
-        A user's function may change under its name, and training states that the older one made must not be taken for it.
+        A user's function may change under its name, and training states that the older one made must not be taken for it. Hashed
+        are the module that the path names and the one that defines the function, not what these import in turn.
         """
         if name in self._functions:
             return name
-        module = inspect.getmodule(self.resolve(name))
-        source = inspect.getsource(module) if module is not None else name
-        return f"{name}#{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+        function = self.resolve(name)
+        modules = [importlib.import_module(name.partition(":")[0]), inspect.getmodule(function)]
+        sources = [inspect.getsource(module) for module in dict.fromkeys(modules) if module is not None]
+        return f"{name}#{hashlib.sha256(''.join(sources).encode()).hexdigest()[:12]}"

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
     """A part of the sweep file: typed, frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+MAX_SEED = 2**32 - 1
+
+
+def _no_repeats(values: list[Any]) -> list[Any]:
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} stands twice in {values!r}")
+    return values
+
+
+Unique = AfterValidator(_no_repeats)
 
 
 class _Data(Section):
@@ -29,7 +42,7 @@ class _Data(Section):
         lt=1.0,
         description="Share of all samples held out for testing, where the data bring no such split.",
     )
-    split_seed: int = Field(0, ge=0, description="Seed of the split, of the subset and of the label noise.")
+    split_seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the split, of the subset and of the label noise.")
     label_noise: float = Field(
         0.0,
         ge=0.0,
@@ -51,7 +64,7 @@ class CellsData(_Data):
     image_size: int = Field(24, ge=12, le=128, description="Height and width in pixels.")
     num_slides: int = Field(40, ge=3, description="Slides: each has its own stain, light and focus, and lies in one split.")
     difficulty: float = Field(0.5, ge=0.0, le=1.0, description="Overlap of the two classes: 0 nearly separable, 1 the same distribution.")
-    seed: int = Field(0, ge=0, description="Seed of the generator.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the generator.")
 
 
 class NpzData(_OnDisk):
@@ -101,7 +114,7 @@ class Training(Section):
     epochs: int = Field(8, ge=1, description="Epochs in all; swaps lie strictly inside.")
     batch_size: int = Field(64, ge=2, description="Samples per step; the rest of an epoch that fills no batch is left out.")
     replicas: int = Field(6, ge=2, description="Networks per family, with seeds first_seed, first_seed + 1, ...")
-    first_seed: int = Field(0, ge=0, description="Seed of the first replica.")
+    first_seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first replica.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW.")
     learning_rate: float = Field(0.05, gt=0.0, description="Peak learning rate.")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD; beta1 of AdamW.")
@@ -109,7 +122,7 @@ class Training(Section):
     weight_decay: float = Field(0.0, ge=0.0, description="L2 penalty (sgd) or decoupled decay (adamw).")
     schedule: Literal["constant", "cosine", "step"] = Field(
         "constant",
-        description="Learning rate over epochs: constant, cosine to 0, or a tenth after 1/2 and 3/4 of the epochs.",
+        description="Learning rate over epochs: constant, cosine to 0, or a tenth after 1/2 and 3/4 of the epochs behind the warm-up.",
     )
     warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up to learning_rate.")
     clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
@@ -132,7 +145,7 @@ class Probes(Section):
     """What is recorded. Does not influence training."""
 
     num_samples: int = Field(100, ge=4, description="Probe samples: so many of the test split, the same for every network.")
-    layers: list[str] | None = Field(
+    layers: Annotated[list[str], Unique, Field(min_length=1)] | None = Field(
         None,
         description="Layers whose outputs are recorded, by module name; null takes the model's main blocks and its head.",
     )
@@ -140,10 +153,10 @@ class Probes(Section):
         "mean",
         description="How a map [channel, height, width] becomes rows: mean over positions, flattened, or one row per position (nhw x c).",
     )
-    moments: list[Literal["init", "before_swap", "after_swap", "end"]] = Field(
-        ["init", "before_swap", "after_swap", "end"], description="When activations are recorded."
+    moments: Annotated[list[Literal["init", "before_swap", "after_swap", "end"]], Unique] = Field(
+        min_length=1, default=["init", "before_swap", "after_swap", "end"], description="When activations are recorded."
     )
-    epochs: list[Annotated[int, Field(ge=0)]] = Field(
+    epochs: Annotated[list[Annotated[int, Field(ge=0)]], Unique] = Field(
         [], description="Further epochs at whose end activations are recorded (moment `epoch`)."
     )
     predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every epoch.")

@@ -22,6 +22,7 @@ from trainables.models import is_random
 from trainables.streams import stream_seed
 
 Executor = Literal["loop", "vmap"]
+EXECUTORS: dict[str, Executor] = {"cpu": "loop", "cuda": "vmap"}  # the faster one by kind of device
 Loss = Callable[[Tensor, Tensor], Tensor]
 _ALIGNMENT = 16  # elements: every stack starts on a 64-byte boundary
 
@@ -113,7 +114,8 @@ class Replicas:
     def clip(self, max_norm: float) -> None:
         """Scale each replica's gradient down to a norm of at most `max_norm`, each by its own."""
         gradients = self.named(self.gradients).values()
-        norms = torch.stack([g.square().flatten(1).sum(1) for g in gradients]).sum(0).sqrt()
+        # One addition after the other: a stacked sum would round differently for other numbers of replicas.
+        norms = sum((g.square().flatten(1).sum(1) for g in gradients), torch.zeros(len(self.seeds), device=self.device)).sqrt()
         scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
         for g in gradients:
             g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))

@@ -31,29 +31,29 @@ class States:
         return [name.removesuffix(SUFFIX) for name in self.store.names(FOLDER, SUFFIX)]
 
     def save(
-        self,
-        name: str,
-        state: dict[str, Tensor],
-        records: dict[str, Tensor],
-        history: dict[str, Any],
-        probes: dict[str, Any],
+        self, name: str, state: dict[str, Tensor], records: dict[str, Tensor], history: dict[str, Any], setting: dict[str, Any]
     ) -> None:
+        """`setting` is what else a state depends on without being named by it: the probes, and what computed it."""
         tensors = {f"state/{key}": value for key, value in state.items()}
         tensors |= {f"records/{key}": value for key, value in records.items()}
-        metadata = {"history": json.dumps(history), "probes": json.dumps(probes)}
+        metadata = {"history": json.dumps(history), "setting": json.dumps(setting)}
         self.store.write(self.file(name), safetensors.torch.save(tensors, metadata))
 
-    def load(self, name: str, history: dict[str, Any], probes: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-        """The state and the records on the way to it; None if there is none, or one recorded with other probes.
+    def usable(self, setting: dict[str, Any]) -> set[str]:
+        """Names of the states that were made and recorded in this setting."""
+        return {name for name in self.names() if self._metadata(self.store.read(self.file(name)))["setting"] == setting}
+
+    def load(self, name: str, history: dict[str, Any], setting: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        """The state and the records on the way to it; None if there is none, or one of another setting.
 
         Raises NameMismatch where the stored history is another than that asked for.
         """
         if not self.store.exists(self.file(name)):
             return None
         data = self.store.read(self.file(name))
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        check_same(self.store.path(self.file(name)), json.loads(metadata["history"]), history)
-        if json.loads(metadata["probes"]) != probes:
+        metadata = self._metadata(data)
+        check_same(self.store.path(self.file(name)), metadata["history"], history)
+        if metadata["setting"] != setting:
             return None
         tensors = safetensors.torch.load(data)
         parts: dict[str, dict[str, Tensor]] = {"state": {}, "records": {}}
@@ -61,6 +61,12 @@ class States:
             kind, _, rest = key.partition("/")
             parts[kind][rest] = tensor
         return parts["state"], parts["records"]
+
+    @staticmethod
+    def _metadata(data: bytes) -> dict[str, Any]:
+        """The header of a safetensors file: 8 bytes of length, then JSON."""
+        texts = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        return {key: json.loads(text) for key, text in texts.items()}
 
     def delete(self, name: str) -> None:
         self.store.delete(self.file(name))

@@ -12,10 +12,10 @@ from analysis.storage import Store
 from trainables import family as families
 from trainables.recipe import BaseRecipe, Probes
 from trainables.rows import trial_row, write_failure
-from trainables.schedule import Schedule
+from trainables.schedule import Base, Schedule
 
 
-def to_config(family: families.Family, root: str, device: str, num_threads: int) -> dict[str, Any]:
+def to_config(family: families.Family, dataset_hash: str, root: str, device: str, num_threads: int) -> dict[str, Any]:
     """A family as the plain data that Tune carries to a worker."""
     return {
         "family": json.dumps(
@@ -26,6 +26,7 @@ def to_config(family: families.Family, root: str, device: str, num_threads: int)
                 "save_epochs": sorted(family.save_epochs),
             }
         ),
+        "dataset_hash": dataset_hash,
         "root": root,
         "device": device,
         "num_threads": num_threads,
@@ -60,13 +61,14 @@ class FamilyTrainable(tune.Trainable):
         self._began_at = time.perf_counter()
         families.deterministic(config["num_threads"])
         self._family, self._store = from_config(config), Store(config["root"])
+        self._dataset_hash = config["dataset_hash"]
         self._run = families.run(self._family, self._store, config["device"])
 
     def step(self) -> dict[str, Any]:
         try:
             progress = next(self._run)
         except Exception as error:
-            row = trial_row(self._family.base(), self._family.schedule, self._family.probes)
+            row = trial_row(Base(self._family.recipe, self._dataset_hash), self._family.schedule, self._family.probes)
             write_failure(self._store, row, error)
             return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
         return {

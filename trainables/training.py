@@ -19,7 +19,7 @@ from trainables.data import Dataset, Split
 from trainables.losses import LOSSES
 from trainables.models import build
 from trainables.recipe import BaseRecipe, Training
-from trainables.replicas import Executor, Replicas
+from trainables.replicas import EXECUTORS, Executor, Replicas
 from trainables.schedule import Phase
 from trainables.streams import stream_seed
 
@@ -55,7 +55,7 @@ class FamilyTraining:
     def __init__(self, recipe: BaseRecipe, data: Dataset, phase: Phase, device: str = "cpu", executor: Executor | None = None) -> None:
         self.recipe, self.config = recipe, recipe.training
         self.device = torch.device(device)
-        self.executor: Executor = executor or ("vmap" if self.device.type == "cuda" else "loop")
+        self.executor: Executor = executor or EXECUTORS[self.device.type]
         seeds = [self.config.first_seed + index for index in range(self.config.replicas)]
         self.replicas = Replicas(lambda: build(recipe.model, data.image_shape, data.num_classes), seeds, self.device, self.executor)
         self.splits = {name: self._on_device(getattr(data, name)) for name in SPLITS}
@@ -93,11 +93,6 @@ class FamilyTraining:
     @property
     def alive(self) -> list[bool]:
         return [at < 0 for at in self.diverged_at.tolist()]
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the step that led here; 0 before the first."""
-        return learning_rate(self.config, self.epoch * self.steps_per_epoch - 1, self.steps_per_epoch) if self.epoch else 0.0
 
     def train_epoch(self) -> None:
         """One epoch of every replica, each in its own order. A replica whose loss is not finite is marked diverged and stands still."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,7 +50,8 @@ def synthetic(generator: np.random.Generator, num_families: int, num_layers: int
     latent = slope * gap + generator.standard_normal(num_families)
     spread_table = pd.DataFrame([
         {"trial": trial, "swap_epoch": None, "moment": "end", "epoch": 8, "layer": f"block{layer}", "measure": "cka",
-         "spread": latent[i] + 0.5 * generator.standard_normal(), "num_replicas": 6, "num_samples": 50, "width": 8}
+         "spread": latent[i] + 0.5 * generator.standard_normal(), "num_replicas": 6, "num_samples": 50, "width": 8,
+         "last_activation": "relu" if i % 2 else "tanh", "last_loss": "focal"}
         for layer in range(num_layers) for i, trial in enumerate(trials)
     ]).astype({"swap_epoch": "Int32"})  # fmt: skip
     gap_rows = pd.DataFrame({"trial": trials, "gap_accuracy": gap, "gap_cross_entropy": -gap, "test_error": np.ones(num_families)})
@@ -212,3 +215,17 @@ def test_without_the_primary_measure_the_answer_is_undecided(sweep):
     found = analyse(sweep(), ["procrustes"], num_permutations=99, num_dispersion_permutations=9)
     assert found.answer == "undecided"
     assert PRIMARY_MEASURE in found.text
+
+
+def test_a_schedule_recorded_twice_counts_once(sweep):
+    """Two probe settings in one folder: only the more frequent one's families are compared, unless asked for by name."""
+    store = sweep()
+    trials = tables.read(store, "trials")
+    first = trials.iloc[0].to_dict()
+    copy = {**first, "trial": "tffffffffffff", "recipe": json.dumps({"probes": {"num_samples": 3}})}
+    del copy["schema_version"]
+    tables.write(store, "trials", copy["trial"], {name: [None if pd.isna(value) else value] for name, value in copy.items()})
+    store.write(f"activations/{copy['trial']}.parquet", store.read(f"activations/{first['trial']}.parquet"))
+    assert copy["trial"] not in set(families(store)["trial"])
+    assert len(families(store)) == len(trials)
+    assert families(store, [copy["trial"]])["trial"].tolist() == [copy["trial"]]

@@ -292,3 +292,17 @@ if __name__ == "__main__":  # writes the committed file
     from conftest import write_sweep  # type: ignore[import-not-found]
 
     write_sweep(Store(FIXTURE), num_families=1, num_replicas=2, num_samples=4, widths=(3,), moments=("end",))
+
+
+def test_a_row_group_stays_whole_however_many_rows_it_has(tmp_path):
+    """One replica with more rows than a writer's usual limit of 2^20 comes back as one replica."""
+    num_rows = 2**20 + 10
+    store = Store(tmp_path)
+    rows = {
+        "trial": ["t1"] * num_rows, "replica": np.zeros(num_rows), "moment": ["end"] * num_rows, "epoch": np.zeros(num_rows),
+        "layer": ["a"] * num_rows, "pooling": ["positions"] * num_rows, "shape": [[1]] * num_rows, "sample": np.arange(num_rows),
+        "position": np.zeros(num_rows), "label": np.zeros(num_rows),
+        "activation": tables.list_array(np.arange(num_rows, dtype=np.float32)[:, None]),
+    }  # fmt: skip
+    tables.write(store, "activations", "t1", rows)
+    assert tables.read_activations(store, "t1")["end", 0, "a"].shape == (1, num_rows, 1)

@@ -94,6 +94,14 @@ def test_overrides_are_yaml():
         (["training.batch_size=500"], r"training\.batch_size: 500 is more than the \d+ training images"),
         (["probes.num_samples=500"], r"probes\.num_samples: .*500.*test split has \d+"),
         (["probes.layers=[blok1]"], r"probes\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
+        (["analysis.measures=[cka, cka]"], r"analysis\.measures: 'cka' stands twice"),
+        (["space.activations=[relu, relu]"], r"space\.activations: 'relu' stands twice"),
+        (["probes.moments=[]"], r"probes\.moments: \[\] is refused"),
+        (["training.learning_rate=.inf"], r"training\.learning_rate: inf is refused"),
+        (["training.first_seed=100000000000000000000"], r"training\.first_seed: 1\d+ is refused"),
+        (["resources.cpus_per_family=0.00001"], r"resources\.cpus_per_family: 1e-05 is refused"),
+        (["training.epochs=1:30"], r"training\.epochs: '1:30' is refused"),
+        (["model={name: vgg11}"], r"model: 'vgg11' cannot process images of 3x12x12"),
         (["probes.epochs=[9]"], r"probes\.epochs: \[9\] lie outside"),
         (["data={source: npz, name: nothere.npz, root: nowhere}"], r"data: .*nothere\.npz"),
         (["data={source: npz, name: breastmnst, root: nowhere, download: false}"], r"data: .*breastmnist"),
@@ -136,6 +144,18 @@ def test_an_unknown_recipe_gets_the_nearest():
         load("nowhere.yaml")
     with pytest.raises(ConfigError, match=r"'training' is not key\.key=value"):
         load("quick", ["training"])
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "def f(:", "raise SystemExit(3)"])
+def test_a_users_module_that_cannot_be_imported(tmp_path, monkeypatch, body):
+    (tmp_path / f"broken{len(body)}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=rf"space\.activations: activation 'broken{len(body)}:f' cannot be imported"):
+        attempt(tmp_path, overrides=[f"space.activations=[relu, 'broken{len(body)}:f']"])
+
+
+def test_the_home_folder_is_understood():
+    assert "~" not in load("quick", ["storage.path=~/x"])[0].root
 
 
 def test_a_results_folder_that_cannot_be_written(tmp_path):

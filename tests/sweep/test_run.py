@@ -161,16 +161,16 @@ def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
         "from trainables.losses import cross_entropy\n"
         "def loss(z, y):\n"
         "    if z.requires_grad and z.shape[-1] == 2 and z.shape[-2] == 16:\n"
-        "        raise RuntimeError('on purpose')\n"
+        "        raise RuntimeError('on [/purpose]')\n"
         "    return cross_entropy(z, y)\n"
     )
     output = finish(folder, "--config", "my.yaml", code=1)
     counts = pd.read_parquet(folder / "results" / "tiny" / "trials")["status"].value_counts().to_dict()
     # 4 controls, 2 of them with the broken loss; of 16 swaps 8 go to or start from it, and those that start there are skipped.
     assert counts == {"done": 2 + 4, "failed": 2 + 4, "skipped": 8}
-    assert "on purpose" in output
+    assert "on [/purpose]" in output
     failures = finish(folder, "failures", "--config", "my.yaml", module="sweep")
-    assert "6 x RuntimeError: on purpose" in failures
+    assert "6 x RuntimeError: on [/purpose]" in failures
     assert "8 skipped" in failures
     assert "python -m sweep.run --config my.yaml" in failures
     (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")

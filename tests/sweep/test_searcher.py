@@ -26,7 +26,7 @@ def sweep(small_recipe, probes) -> Sweep:
 
 @pytest.fixture
 def searcher(sweep, small_data, store) -> PrefixSearcher:
-    found = PrefixSearcher(make_plan(sweep, small_data, store), store, "cpu", 1)
+    found = PrefixSearcher(make_plan(sweep, small_data, store), store)
     for name in found.plan.users:  # stand-ins for the files that the trunks would have saved
         store.write(States.file(name), b"")
     return found

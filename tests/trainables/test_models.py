@@ -98,6 +98,14 @@ def test_activations_are_elementwise_and_without_parameters(name):
     assert not list(HotSwap(ACTIVATIONS[name]).parameters())
 
 
+def test_an_instance_of_a_module_can_be_swapped_in_and_out():
+    module = HotSwap(torch.relu)
+    for function in (nn.LeakyReLU(0.3), torch.tanh, nn.Softplus(), nn.ELU()):
+        module.swap(function)
+        assert torch.equal(module(torch.tensor([-1.0])), function(torch.tensor([-1.0])))
+    assert not list(module.children())
+
+
 def test_an_activation_with_parameters_is_refused(tmp_path, monkeypatch):
     (tmp_path / "shared_slope.py").write_text("from torch import nn\nact = nn.PReLU()\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -74,11 +74,19 @@ def test_probes_name_the_family_but_not_its_states():
     assert BASE.trial_name(PULSE, Probes()) != BASE.trial_name(PULSE, Probes(pooling="flatten"))
 
 
-def test_a_users_function_is_named_by_its_source(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def act(x):\n    return {} * x\n",
+        "import functools, torch\nact = functools.partial(torch.mul, other={})\n",
+        "from torch import nn\nact = nn.LeakyReLU({})\n",
+    ],
+)
+def test_a_users_function_is_named_by_its_source(tmp_path, monkeypatch, body):
     monkeypatch.syspath_prepend(tmp_path)
     names = []
-    for body in ("x", "2 * x"):
-        (tmp_path / "mine.py").write_text(f"def act(x):\n    return {body}\n")
+    for number in ("1.0", "2.0"):
+        (tmp_path / "mine.py").write_text(body.format(number))
         sys.modules.pop("mine", None)
         import importlib
         import linecache

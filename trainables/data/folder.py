@@ -18,7 +18,7 @@ _COLOUR = {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 def read(config: FolderData) -> Samples:
     """Images [sample, channel, image_size, image_size], by split, class and file name; gray where all files are."""
-    path = Path(config.path)
+    path = Path(config.path).expanduser()
     if not path.is_dir():
         near = nearest(path.name, (other.name for other in _folders(path.parent))) if path.parent.is_dir() else ""
         raise DataError(

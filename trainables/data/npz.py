@@ -59,7 +59,7 @@ def read(config: NpzData) -> Samples:
 
 def _find(config: NpzData) -> Path:
     """The file a name stands for, downloaded where that is allowed and the name is one of MedMNIST's."""
-    root, name, stem = Path(config.root), config.name, Path(config.name).stem
+    root, name, stem = Path(config.root).expanduser(), config.name, Path(config.name).stem
     candidates = [Path(name), root / name, root / f"{name}.npz", root / stem / f"{stem}.npz"]
     for path in candidates:
         if path.is_file():

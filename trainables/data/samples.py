@@ -72,6 +72,6 @@ def check_classes(labels: NDArray[np.int64], class_names: list[str] | None, wher
     if num_classes < 2:
         raise DataError(f"{where}: {num_classes} class(es) found, at least 2 are needed.")
     if len(present) < num_classes:
-        absent = sorted(set(range(num_classes)) - set(present.tolist()))
-        raise DataError(f"{where}: labels must be 0 to {num_classes - 1} without gaps, but no image has label {absent[0]}.")
+        absent = int(np.flatnonzero(present != np.arange(len(present)))[0]) if present[-1] >= len(present) else len(present)
+        raise DataError(f"{where}: labels must be 0 to {num_classes - 1} without gaps, but no image has label {absent}.")
     return list(class_names) if class_names else [str(label) for label in range(num_classes)]

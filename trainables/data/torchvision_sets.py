@@ -87,7 +87,7 @@ def _open(config: TorchvisionData, arguments: dict[str, Any]) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the published files' age, which a user cannot mend
-                return kind(config.root, download=download, **arguments)
+                return kind(Path(config.root).expanduser(), download=download, **arguments)
         except (RuntimeError, OSError, EOFError, ImportError) as error:
             problem = f"downloading it failed ({error})" if download else f"reading it failed ({error}), and data.download is false"
     raise DataError(
@@ -105,7 +105,7 @@ def _place(config: TorchvisionData) -> Path:
         "SVHN": ".",
         "USPS": ".",
     }.get(config.name, f"{config.name}/raw")
-    return Path(config.root) / below
+    return Path(config.root).expanduser() / below
 
 
 def _arrays(opened: Any) -> tuple[NDArray, NDArray]:
@@ -146,8 +146,8 @@ def _idx_folder(config: TorchvisionData) -> Path | None:
     """The folder that holds the four published files of MNIST or FashionMNIST side by side, if there is one."""
     names = [name for split in (TRAIN, TEST) for name in _idx_names(split)]
     for folder in _IDX_FOLDERS.get(config.name, []):
-        if all(Path(config.root, folder, name).is_file() for name in names):
-            return Path(config.root, folder)
+        if all(Path(config.root).expanduser().joinpath(folder, name).is_file() for name in names):
+            return Path(config.root).expanduser() / folder
     return None
 
 

@@ -92,9 +92,10 @@ class ActivationsProbe:
 
     def row_groups(self, trial: str) -> list[dict[str, Any]]:
         groups = []
-        for key in sorted(key for key in self.records if not key.startswith("shape/")):
-            (epoch, moment, rest), values = parse_key(key), self.records[key].numpy()
-            layer = "/".join(rest)
+        keys = [(parse_key(key), key) for key in self.records if not key.startswith("shape/")]
+        in_order = sorted(keys, key=lambda item: (item[1].rsplit("/", 1)[0], self.layers.index(item[0][2][0])))
+        for (epoch, moment, (layer,)), key in in_order:
+            values = self.records[key].numpy()
             shape = self.records[f"shape/{layer}"].tolist()
             block = max(1, tables.MAX_ROW_GROUP_BYTES // values[0].nbytes)
             bounds = [*range(0, len(values), block), len(values)]
