@@ -38,11 +38,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Progress:
-    """Reported at each saved training state, whose name is `state`, and at the end, where it is None."""
+    """Reported after every epoch, with the name of the training state if one was saved, and once more when all is written: `done`."""
 
     trial: str
     epoch: int
     state: str | None
+    done: bool
     num_images: int
     summary: dict[str, float]
 
@@ -64,11 +65,11 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Executor | 
             attempt.evaluate("after_swap")
         attempt.train_epoch()
         evaluation = attempt.evaluate("epoch")
-        if training.epoch in family.save_epochs and training.epoch < num_epochs:
-            yield attempt.progress(evaluation, attempt.save())
+        wanted = training.epoch in family.save_epochs and training.epoch < num_epochs
+        yield attempt.progress(evaluation, attempt.save() if wanted else None)
     attempt.look("end")
     attempt.write(evaluation)
-    yield attempt.progress(evaluation, None)
+    yield attempt.progress(evaluation, None, done=True)
 
 
 class _Attempt:
@@ -133,13 +134,13 @@ class _Attempt:
         self.states.save(name, self.training.state(), records, self.base.history(schedule, epoch, full=True), self.setting)
         return name
 
-    def progress(self, evaluation: Evaluation, state: str | None) -> Progress:
+    def progress(self, evaluation: Evaluation, state: str | None, done: bool = False) -> Progress:
         training = self.training
         accuracy = evaluation.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
         summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
         steps = (training.epoch - self.started_at) * training.steps_per_epoch * training.config.replicas
-        num_diverged = int((training.diverged_at >= 0).sum())
-        return Progress(self.trial, training.epoch, state, steps * training.config.batch_size, summary | {"num_diverged": num_diverged})
+        summary["num_diverged"] = int((training.diverged_at >= 0).sum())
+        return Progress(self.trial, training.epoch, state, done, steps * training.config.batch_size, summary)
 
     def write(self, final: Evaluation) -> None:
         """Write every table of the family, `trials` last."""

@@ -44,8 +44,12 @@ def from_config(config: dict[str, Any]) -> families.Family:
     )
 
 
+REPORT_EVERY_S = 2.0
+
+
 class FamilyTrainable(tune.Trainable):
-    """One family per trial; a step ends where a training state is saved, so that branches start while their trunk goes on.
+    """One family per trial. A step ends where a training state is saved, so that branches start while their trunk goes on, and after
+    a few seconds, so that the console has something to tell.
 
     An exception of the family is recorded in its `trials` row and ends the trial; only a dead worker is an error to Tune, which retries.
     """
@@ -65,15 +69,18 @@ class FamilyTrainable(tune.Trainable):
         self._run = families.run(self._family, self._store, config["device"])
 
     def step(self) -> dict[str, Any]:
+        began = time.monotonic()
         try:
-            progress = next(self._run)
+            for progress in self._run:
+                if progress.done or progress.state or time.monotonic() - began > REPORT_EVERY_S:
+                    break
         except Exception as error:
             row = trial_row(Base(self._family.recipe, self._dataset_hash), self._family.schedule, self._family.probes)
             write_failure(self._store, row, error)
             return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
         return {
-            "done": progress.state is None,
-            "status": "done" if progress.state is None else "running",
+            "done": progress.done,
+            "status": "done" if progress.done else "running",
             "state": progress.state,
             "epoch": progress.epoch,
             "num_images": progress.num_images,
