@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=chosen.seed,
             console=Console(),
         )
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

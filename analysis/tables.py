@@ -212,7 +212,7 @@ _TABLES = (
             Column("label", SHORT, "clean label"),
             Column("label_trained", SHORT, "label trained on: differs from `label` where label noise struck"),
             Column("group", TEXT, "patient, slide or field; null where the data name none"),
-            Column("probe", FLAG, "whether the sample is in the probe set"),
+            Column("probe", FLAG, "whether the sample is in the probe set of the latest run"),
         ),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -99,8 +100,8 @@ def num_slots(config: Sweep) -> int:
 
 def _check_resources(config: Sweep) -> list[str]:
     """Reservations that this machine can never meet would leave every family waiting. A cluster says for itself what it has."""
-    if os.environ.get("RAY_ADDRESS"):
-        return []
+    if address := os.environ.get("RAY_ADDRESS"):
+        return [] if _answers(address) else [f"RAY_ADDRESS: nothing answers at {address!r}; unset it to run on this machine"]
     wanted, problems = config.resources, []
     if wanted.cpus_per_family > num_cpus(config):
         problems.append(f"resources.cpus_per_family: {wanted.cpus_per_family:g} is more than the {num_cpus(config)} CPUs there are")
@@ -110,6 +111,18 @@ def _check_resources(config: Sweep) -> list[str]:
             "--set resources.gpus_per_family=0 trains on CPUs"
         )
     return problems
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at `host:port`; other forms of a Ray address are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return True
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 def check_here(config: Sweep, store: Store, source: str) -> None:

@@ -155,14 +155,16 @@ class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if len(keys) < len(node.value):  # a merge brings keys that the mapping's own may override
+            return super().construct_mapping(node, deep)
         repeated = [key for index, key in enumerate(keys) if key in keys[:index]]
         if repeated:
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-_NUMBERS = {"int": r"[-+]?[0-9]+", "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"}
+_NUMBERS = {"int": r"[-+]?(0|[1-9][0-9]*)", "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"}
 _DROPPED = {"tag:yaml.org,2002:" + tag for tag in ("int", "float", "timestamp")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
@@ -185,6 +187,7 @@ def load(config: str | None = None, overrides: list[str] | None = None) -> tuple
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
         raise ConfigError(source, [f"a sweep file is a mapping of keys, this is {type(values).__name__}"])
+    values = {key: value for key, value in values.items() if value is not None}  # an empty section means its defaults
     for override in overrides or []:
         _apply(values, override)
     if overrides:
@@ -240,7 +243,7 @@ def _section(path: list[str | int]) -> type[BaseModel] | None:
         elif found is not None and index and path[0] == "data":
             continue
         else:
-            field = found.model_fields.get(part) if found is not None else None
+            field = getattr(found, "model_fields", {}).get(part)
             found = field.annotation if field is not None else None
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
@@ -252,6 +255,8 @@ def _explain(error: dict[str, Any]) -> str:
     shown = [part for index, part in enumerate(loc) if not (index == 1 and loc[0] == "data" and part in _SOURCES)]
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind in ("int_type", "string_type") and shown[-1:] in (["int"], ["str"]):  # a member of a union
+        key = key.rpartition(".")[0]
     if kind == "extra_forbidden" and section is not None:
         allowed = list(section.model_fields)
         return f"{key}: unknown key; {_near(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}"

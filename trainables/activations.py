@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -66,8 +67,12 @@ def check_activation(name: str) -> None:
     if isinstance(function, nn.Module) and any(True for _ in function.parameters()):
         raise UnknownName(f"activation {name!r} has parameters, which all replicas would share; give a parameter-free function")
     try:
-        y = function(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y, again = function(x), function(x)
     except Exception as error:
         raise UnknownName(f"activation {name!r} fails on a float tensor: {type(error).__name__}: {error}") from error
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
         raise UnknownName(f"activation {name!r} must return a tensor of its argument's shape and type")
+    if not torch.equal(y, again):
+        raise UnknownName(f"activation {name!r} gives two results for one argument: it draws random numbers or keeps a state")

@@ -6,7 +6,10 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -59,5 +62,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
             return name
         function = self.resolve(name)
         modules = [importlib.import_module(name.partition(":")[0]), inspect.getmodule(function)]
-        sources = [inspect.getsource(module) for module in dict.fromkeys(modules) if module is not None]
-        return f"{name}#{hashlib.sha256(''.join(sources).encode()).hexdigest()[:12]}"
+        sources = [_source(module) for module in dict.fromkeys(modules) if module is not None]
+        return f"{name}#{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}"
+
+
+def _source(module: ModuleType) -> bytes:
+    """What a module is made of: its source, its compiled file, or for a part of Python itself its name and Python's version."""
+    try:
+        return inspect.getsource(module).encode()
+    except (TypeError, OSError):
+        file = getattr(module, "__file__", None)
+        return Path(file).read_bytes() if file else f"{module.__name__} {sys.version}".encode()

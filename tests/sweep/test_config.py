@@ -94,6 +94,9 @@ def test_overrides_are_yaml():
         (["training.batch_size=500"], r"training\.batch_size: 500 is more than the \d+ training images"),
         (["probes.num_samples=500"], r"probes\.num_samples: .*500.*test split has \d+"),
         (["probes.layers=[blok1]"], r"probes\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
+        (["space.schedules=[[0, relu, cross_entropy]]"], r"space\.schedules\[0\]\[0\]: 0 is refused"),
+        (["space.schedules=[[[0.5, relu, focal]]]"], r"space\.schedules\[0\]\[0\]\[0\]: 0\.5 is refused"),
+        (["training.epochs=010"], r"training\.epochs: '010' is refused"),
         (["analysis.measures=[cka, cka]"], r"analysis\.measures: 'cka' stands twice"),
         (["space.activations=[relu, relu]"], r"space\.activations: 'relu' stands twice"),
         (["probes.moments=[]"], r"probes\.moments: \[\] is refused"),
@@ -152,6 +155,26 @@ def test_a_users_module_that_cannot_be_imported(tmp_path, monkeypatch, body):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=rf"space\.activations: activation 'broken{len(body)}:f' cannot be imported"):
         attempt(tmp_path, overrides=[f"space.activations=[relu, 'broken{len(body)}:f']"])
+
+
+def test_anchors_merges_and_empty_sections_are_understood(tmp_path):
+    (tmp_path / "a.yaml").write_text(SMALL.replace("name: small", "name: small\nresources:\nanalysis:"))
+    assert load(str(tmp_path / "a.yaml"))[0].resources == load("quick")[0].resources
+    (tmp_path / "b.yaml").write_text("name: x\ntraining: {<<: &t {epochs: 9, replicas: 3}, replicas: 4}\nspace: {swap_epochs: [1]}")
+    training = load(str(tmp_path / "b.yaml"))[0].training
+    assert (training.epochs, training.replicas) == (9, 4)
+
+
+def test_a_cluster_that_does_not_answer_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    config = attempt(tmp_path, overrides=[f"storage.path={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"nothing answers at '127\.0\.0\.1:1'; unset it"):
+        check_here(config, results_store(config), "my.yaml")
+
+
+def test_a_bucket_must_be_named():
+    with pytest.raises(ConfigError, match="names no bucket"):
+        results_store(load("quick", ["storage.path=s3://"])[0])
 
 
 def test_the_home_folder_is_understood():

@@ -8,7 +8,7 @@ from sweep.config import Space, Sweep, load
 from sweep.plan import Plan, _tree, make_plan
 from sweep.space import schedules
 from trainables.family import Family, run
-from trainables.recipe import BaseRecipe, Training
+from trainables.recipe import BaseRecipe, NpzData, Training
 from trainables.schedule import Base, NameMismatch, Schedule
 
 
@@ -110,6 +110,15 @@ def test_finished_families_are_not_planned_again(small_sweep, small_data, store)
     children = [p for p in again.remaining.values() if p.schedule.control == schedule]
     assert children
     assert all(p.start_epoch == 2 and p.parent is None for p in children)  # their state exists
+
+
+def test_equal_data_under_another_name_are_the_same_families(small_sweep, small_data, store):
+    """Only what the data are is compared: a share that the source ignores, or a file that moved, changes nothing."""
+    plan = make_plan(small_sweep, small_data, store)
+    trial, schedule = next(iter(plan.families.items()))
+    list(run(Family(small_sweep.recipe, small_sweep.probes, schedule), store))
+    moved = NpzData(source="npz", name="moved.npz")
+    assert make_plan(small_sweep.model_copy(update={"data": moved}), small_data, store).done == {trial}
 
 
 def test_a_larger_space_reuses_the_smaller(small_sweep, small_data, store):

@@ -113,3 +113,15 @@ def test_an_activation_with_parameters_is_refused(tmp_path, monkeypatch):
         check_activation("shared_slope:act")
     with pytest.raises(UnknownName, match="did you mean 'relu'"):
         check_activation("rellu")
+
+
+def test_an_activation_that_draws_random_numbers_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "noisy.py").write_text("from torch import nn\nact = nn.RReLU()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownName, match="two results for one argument"):
+        check_activation("noisy:act")
+
+
+def test_compiled_functions_have_a_fingerprint():
+    check_activation("torch:tanh")
+    assert ACTIVATIONS.fingerprint("torch._C._nn:gelu") == ACTIVATIONS.fingerprint("torch._C._nn:gelu") != "torch._C._nn:gelu"
