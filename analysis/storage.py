@@ -41,11 +41,6 @@ class Store:
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
 
-    def size_bytes(self, folder: str) -> int:
-        """Bytes of all files below a folder."""
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
-        return sum(i.size or 0 for i in self.filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
-
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()

@@ -227,10 +227,11 @@ def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequenc
     """
     spec = TABLES[table]
     groups = [columns] if isinstance(columns, dict) else columns
-    strings = [c.name for c in spec.columns if c.type in (TEXT, SHORT, INT, FLAG)]
-    split = [c.name for c in spec.columns if pa.types.is_floating(c.type)]
-    split += [f"{c.name}.list.element" for c in spec.columns if pa.types.is_list(c.type) and pa.types.is_floating(c.type.value_type)]
-    strings += [f"{c.name}.list.element" for c in spec.columns if pa.types.is_list(c.type) and pa.types.is_integer(c.type.value_type)]
+    # A list column is addressed by its elements.
+    leaves = {f"{c.name}.list.element": c.type.value_type for c in spec.columns if pa.types.is_list(c.type)}
+    leaves |= {c.name: c.type for c in spec.columns if not pa.types.is_list(c.type)}
+    dictionary = [name for name, kind in leaves.items() if kind in (TEXT, SHORT, INT, FLAG)]
+    byte_stream_split = [name for name, kind in leaves.items() if pa.types.is_floating(kind)]
 
     def fill(sink: Any) -> None:
         with pq.ParquetWriter(
@@ -238,8 +239,8 @@ def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequenc
             spec.schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=strings,
-            column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
+            use_dictionary=dictionary,
+            column_encoding=dict.fromkeys(byte_stream_split, "BYTE_STREAM_SPLIT"),
         ) as writer:
             for group in groups:
                 rows = _arrow(spec, group)

@@ -1,4 +1,4 @@
-"""From schedules to a prefix tree: who trains what, what is done, and what it will cost."""
+"""From schedules to a prefix tree: what is done, who trains what, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Planned:
     start_epoch: int
     start_state: str | None
     parent: str | None
-    save_epochs: frozenset[int]
-    saves: dict[int, str] = field(hash=False)
+    saves: dict[int, str] = field(hash=False)  # training states that others start from, by epoch
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Plan:
         """A remaining family as the worker gets it."""
         planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
         checkpoints = range(every, self.config.training.epochs, every) if every else ()
-        return Family(self.config.recipe, self.config.probes, planned.schedule, planned.save_epochs | frozenset(checkpoints))
+        return Family(self.config.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
 
     def row(self, trial: str) -> dict[str, Any]:
         """What a family's row of `trials` says before it has run."""
@@ -160,4 +159,4 @@ def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: se
         for epoch in boundaries:
             if start[0] < epoch < num_epochs:
                 owners[names[epoch]] = trial
-    return {trial: Planned(trial, schedule, *starts[trial], frozenset(saves[trial]), saves[trial]) for trial, schedule in to_run.items()}
+    return {trial: Planned(trial, schedule, *starts[trial], saves[trial]) for trial, schedule in to_run.items()}

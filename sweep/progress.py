@@ -21,7 +21,7 @@ class ProgressLine(tune.Callback):
 
     def __init__(self, plan: Plan, searcher: PrefixSearcher, console: Console) -> None:
         self.plan, self.searcher, self.console = plan, searcher, console
-        self.began, self.first_result = time.monotonic(), 0.0
+        self.began = time.monotonic()
         self.num_images, self.epochs = Counter[str](), Counter[str]()
         self.num_done = 0
         self.live = Live(self._line(), console=console, refresh_per_second=2, transient=True)

@@ -166,7 +166,7 @@ def is_random(model: nn.Module) -> bool:
 
 
 def record(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
-    """Outputs of the named layers on a batch, and of the whole network under the name ''. The caller sets the mode and no_grad."""
+    """Outputs of the named layers on a batch. The caller sets the mode and no_grad."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str):  # type: ignore[no-untyped-def]
@@ -174,7 +174,7 @@ def record(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Ten
 
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
     try:
-        found[""] = model(images)
+        model(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -41,7 +42,12 @@ class States:
 
     def usable(self, setting: dict[str, Any]) -> set[str]:
         """Names of the states that were made and recorded in this setting."""
-        return {name for name in self.names() if self._metadata(self.store.read(self.file(name)))["setting"] == setting}
+        found = set()
+        for name in self.names():
+            with self.store.filesystem.open_input_file(self.store.path(self.file(name))) as file:
+                if _metadata(file)["setting"] == setting:
+                    found.add(name)
+        return found
 
     def load(self, name: str, history: dict[str, Any], setting: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """The state and the records on the way to it; None if there is none, or one of another setting.
@@ -51,7 +57,7 @@ class States:
         if not self.store.exists(self.file(name)):
             return None
         data = self.store.read(self.file(name))
-        metadata = self._metadata(data)
+        metadata = _metadata(io.BytesIO(data))
         check_same(self.store.path(self.file(name)), metadata["history"], history)
         if metadata["setting"] != setting:
             return None
@@ -62,11 +68,11 @@ class States:
             parts[kind][rest] = tensor
         return parts["state"], parts["records"]
 
-    @staticmethod
-    def _metadata(data: bytes) -> dict[str, Any]:
-        """The header of a safetensors file: 8 bytes of length, then JSON."""
-        texts = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        return {key: json.loads(text) for key, text in texts.items()}
-
     def delete(self, name: str) -> None:
         self.store.delete(self.file(name))
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    """The header at the start of an open safetensors file: 8 bytes of length, then JSON."""
+    size = int.from_bytes(file.read(8), "little")
+    return {key: json.loads(text) for key, text in json.loads(file.read(size))["__metadata__"].items()}

@@ -19,7 +19,6 @@ def test_round_trip_and_listing(tmp_path):
     assert store.names("absent") == []
     assert store.exists("table/a.txt")
     assert not store.exists("table")
-    assert store.size_bytes("table") == 10
 
 
 def test_a_uri_and_a_path_name_the_same_files(tmp_path):

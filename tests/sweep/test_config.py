@@ -163,6 +163,9 @@ def test_anchors_merges_and_empty_sections_are_understood(tmp_path):
     (tmp_path / "b.yaml").write_text("name: x\ntraining: {<<: &t {epochs: 9, replicas: 3}, replicas: 4}\nspace: {swap_epochs: [1]}")
     training = load(str(tmp_path / "b.yaml"))[0].training
     assert (training.epochs, training.replicas) == (9, 4)
+    chain = "name: x\ntraining: &t {<<: &u {epochs: 9, replicas: 3}, replicas: 4}\nmodel: {name: mlp}\nspace: {swap_epochs: [1]}"
+    (tmp_path / "c.yaml").write_text(chain)
+    assert load(str(tmp_path / "c.yaml"), ["training.epochs=7"])[0].training.replicas == 4
 
 
 def test_a_cluster_that_does_not_answer_is_refused_at_once(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_children_wait_for_the_longest_chain_first():
 def test_finished_families_are_not_planned_again(small_sweep, small_data, store):
     plan = make_plan(small_sweep, small_data, store)
     trial, schedule = next(iter(plan.families.items()))
-    list(run(Family(small_sweep.recipe, small_sweep.probes, schedule, plan.remaining[trial].save_epochs), store))
+    list(run(Family(small_sweep.recipe, small_sweep.probes, schedule, plan.family(trial).save_epochs), store))
     again = make_plan(small_sweep, small_data, store)
     assert again.done == {trial}
     assert len(again.remaining) == len(plan.remaining) - 1

@@ -33,18 +33,10 @@ def rows(output: Tensor, pooling: str) -> Tensor:
 
     `mean` averages over positions, `flatten` keeps them as features (row-major), `positions` makes each position a row of its own.
     """
-    if output.dim() > 3:
-        output = output.flatten(2).transpose(1, 2)  # [sample, position, channel]
-        channels_first = True
-    else:
-        channels_first = False
-    if output.dim() == 2:
-        return output
-    if pooling == "mean":
-        return output.mean(1)
-    if pooling == "positions":
-        return output.flatten(0, 1)
-    return (output.transpose(1, 2) if channels_first else output).flatten(1)
+    if output.dim() == 2 or pooling == "flatten":
+        return output.flatten(1)
+    positions = output.flatten(2).transpose(1, 2) if output.dim() > 3 else output  # [sample, position, feature]
+    return positions.mean(1) if pooling == "mean" else positions.flatten(0, 1)
 
 
 class ActivationsProbe:
