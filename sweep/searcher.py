@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -24,6 +25,7 @@ class PrefixSearcher(Searcher):
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
         self.num_finished = 0
+        self._num_deaths = Counter[str]()
         self._users = {state: set(trials) for state, trials in plan.users.items()}
         self._waiting: dict[str, list[str]] = {}
         self._ready: list[tuple[int, int, str]] = []
@@ -48,7 +50,7 @@ class PrefixSearcher(Searcher):
             config = self.plan.config
             family = to_config(self.plan.family(trial), self.plan.base.dataset_hash, self.store.root, device(config), num_threads(config))
             return {"trial": trial, **family}
-        if self.num_finished + len(self.running) == len(self.plan.remaining):
+        if self.num_finished == len(self.plan.remaining):  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None
 
@@ -60,24 +62,33 @@ class PrefixSearcher(Searcher):
         trial = self.running.pop(trial_id, None)
         if trial is None:
             return
-        self.num_finished += 1
         if error:
-            reason = f"its worker died, or failed before it could say why, more than {self.plan.config.resources.max_retries} times"
-            write_failure(self.store, self.plan.row(trial), WorkerDied(reason))
-            self._fail(trial, reason)
+            self._died(trial)
         elif result and result.get("status") == "failed":
             self._fail(trial, result["error"])
         else:
+            self.num_finished += 1
             for state in self.plan.remaining[trial].saves.values():
                 self._release_waiting(state)  # a state whose report was lost with a worker
             self._let_go(trial)
 
+    def _died(self, trial: str) -> None:
+        """Start a family again whose worker died. Tune's own retry gives a trial up when two calls to a dead worker fail at once."""
+        self._num_deaths[trial] += 1
+        retries = self.plan.config.resources.max_retries
+        if self._num_deaths[trial] <= retries:
+            self._release(trial)
+            return
+        reason = f"its worker died, or failed before it could say why, more than {retries} times"
+        write_failure(self.store, self.plan.row(trial), WorkerDied(reason))
+        self._fail(trial, reason)
+
     def _fail(self, trial: str, reason: str) -> None:
         """Skip all families that wait for states that this one has not saved; the state that it started from stays for another try."""
+        self.num_finished += 1
         self.failed[trial] = reason
         for state in self.plan.remaining[trial].saves.values():
             for child in self._waiting.pop(state, []):
-                self.num_finished += 1
                 why = f"continues from {trial}, which failed: {reason}"
                 write_skipped(self.store, self.plan.row(child), why)
                 self._fail(child, why)

@@ -71,7 +71,7 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
                         storage_path=scratch,
                         verbose=0,
                         callbacks=[progress],
-                        failure_config=tune.FailureConfig(max_failures=resources.max_retries),
+                        failure_config=tune.FailureConfig(max_failures=0),
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     ),
                 ).fit()
@@ -85,7 +85,7 @@ def _ray(cpus: int) -> Iterator[None]:
     """A local Ray that listens on loopback only; an address in RAY_ADDRESS is joined instead."""
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the tables, and on the console by our line
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
