@@ -11,7 +11,7 @@ from analysis import tables
 from analysis.storage import Store
 from sweep.plan import Plan, device, num_threads
 from trainables.data import Dataset
-from trainables.family import deterministic
+from trainables.family import prepare_process
 from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
@@ -37,7 +37,7 @@ def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
     """The cost of the remaining families. Trains a few steps where no finished family of this base recipe tells."""
     recipe = plan.config.recipe
     where = device(plan.config) if torch.cuda.is_available() else "cpu"
-    deterministic(num_threads(plan.config))
+    prepare_process(num_threads(plan.config))
     two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2})})
     training = FamilyTraining(two, data, next(iter(plan.remaining.values())).schedule.phases[0], where)
     seconds, source = _recorded(plan, store)

@@ -14,11 +14,12 @@ from trainables.streams import stream
 class EpochBatches:
     """The batches of one epoch, each replica in its own order. What is drawn depends on `(seed, epoch)` alone.
 
-    `order` is `[replica, sample]`; the remainder that fills no batch is left out.
+    `order` is `[replica, sample]`; the remainder that fills no batch is left out. `interleaved` batches lie in memory with the
+    replicas of a sample side by side.
     """
 
-    def __init__(self, config: Training, split: Split, seeds: list[int], epoch: int) -> None:
-        self.split, self.batch_size = split, config.batch_size
+    def __init__(self, config: Training, split: Split, seeds: list[int], epoch: int, interleaved: bool = False) -> None:
+        self.split, self.batch_size, self.interleaved = split, config.batch_size, interleaved
         device, num_samples = split.labels.device, len(split.labels)
         self.order = torch.stack([torch.randperm(num_samples, generator=stream(seed, "order", epoch)) for seed in seeds]).to(device)
         self.flips = self.shifts = None
@@ -36,8 +37,12 @@ class EpochBatches:
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Images `[replica, sample, channel, height, width]` and labels `[replica, sample]` of a step."""
         now = slice(step * self.batch_size, (step + 1) * self.batch_size)
-        order = self.order[:, now]
-        flips = None if self.flips is None else self.flips[:, now].reshape(-1)
-        shifts = None if self.shifts is None else self.shifts[:, now].reshape(-1, 2)
-        images = flip_and_shift(self.split.images.index_select(0, order.reshape(-1)), flips, shifts)
-        return images.unflatten(0, order.shape), self.split.labels[order]
+
+        def drawn(values: Tensor) -> Tensor:
+            return values[:, now].transpose(0, 1) if self.interleaved else values[:, now]
+
+        order = drawn(self.order)
+        flips = None if self.flips is None else drawn(self.flips).flatten(0, 1)
+        shifts = None if self.shifts is None else drawn(self.shifts).flatten(0, 1)
+        images = flip_and_shift(self.split.images.index_select(0, order.flatten()), flips, shifts).unflatten(0, order.shape)
+        return images.transpose(0, 1) if self.interleaved else images, self.split.labels[self.order[:, now]]

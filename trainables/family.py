@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -167,8 +169,23 @@ def setting(probes: Probes, device: str, executor: Executor, num_threads: int) -
     return {"probes": probes.model_dump(mode="json"), "device": device, "executor": executor, "num_threads": num_threads}
 
 
-def deterministic(num_threads: int) -> None:
-    """Settings that bit-for-bit equality rests on, made once per process. What a GPU cannot do that way is warned of by torch."""
+def prepare_process(num_threads: int) -> None:
+    """Settings made once per process: those that bit-for-bit equality rests on, and those that make training fast.
+
+    What a GPU cannot do deterministically is warned of by torch.
+    """
+    _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # A tenth of the time; nothing here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors. Each step takes the same again, and fresh pages cost up to half of its time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)

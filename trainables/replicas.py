@@ -1,4 +1,4 @@
-"""All replicas of a family in one stacked state, and the two executors of their forward and backward pass.
+"""All replicas of a family in one stacked state, and the executors of their forward and backward pass.
 
 All parameters of all replicas lie in one vector `weights`, all gradients in another, `gradients`, so that one elementwise optimizer
 steps all replicas and none can influence another. What the executors train are views into it with views of the gradient attached:
@@ -19,23 +19,33 @@ from torch.func import functional_call, vmap
 
 from trainables.activations import swap_activation
 from trainables.models import is_random
+from trainables.stacking import Blocking, stack
 from trainables.streams import stream_seed
 
-Executor = Literal["loop", "vmap"]
-EXECUTORS: dict[str, Executor] = {"cpu": "loop", "cuda": "vmap"}  # the faster one by kind of device
+Executor = Literal["loop", "stacked", "vmap"]
+EXECUTORS: dict[str, Executor] = {"cpu": "stacked", "cuda": "vmap"}  # the faster one by kind of device
 Loss = Callable[[Tensor, Tensor], Tensor]
+_ONE_BY_ONE = Blocking()
 _ALIGNMENT = 16  # elements: every stack starts on a 64-byte boundary
 
 
 class Replicas:
     """R networks that differ in their seeds, on one device.
 
-    `executor` is `loop` (a loop over replicas, channels_last: the best on a CPU) or `vmap` (all replicas in one call: for a GPU). Both
-    compute the same function. Raises ValueError for a model that draws random numbers under `vmap`.
+    `executor` is `loop` (one replica after the other, channels_last), `stacked` (the same in blocks of replicas side by side in one
+    network: the best on a CPU) or `vmap` (all replicas in one call: for a GPU). All compute the same function. `blocking` cuts
+    replicas into blocks and the samples of an evaluation into chunks. Raises ValueError for a model that draws random numbers under `vmap`.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], seeds: list[int], device: torch.device, executor: Executor) -> None:
-        self.seeds, self.device, self.executor = seeds, device, executor
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        seeds: list[int],
+        device: torch.device,
+        executor: Executor,
+        blocking: Blocking = _ONE_BY_ONE,
+    ) -> None:
+        self.seeds, self.device, self.executor, self.chunk = seeds, device, executor, blocking.chunk
         models = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -59,7 +69,12 @@ class Replicas:
         for name, stacked in self.named(self.weights).items():
             stacked.copy_(torch.stack([dict(m.named_parameters())[name].detach() for m in models]))
         self._template = copy.deepcopy(models[0]).to(device)
-        self.models = models if executor == "loop" else []
+        self.models = [] if executor == "vmap" else models
+        # Blocks of replicas `[start, stop)` with the module that computes them; one replica's is its model.
+        self._blocks: list[tuple[int, int, nn.Module]] = []
+        for start in range(0, len(self.models), blocking.num_replicas):
+            stop = min(start + blocking.num_replicas, len(seeds))
+            self._blocks.append((start, stop, stack(models[start], stop - start) if stop - start > 1 else models[start]))
         self._attach()
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
@@ -67,7 +82,7 @@ class Replicas:
         views = {}
         for name, shape in self._shapes.items():
             flat = vector.detach()[self._offsets[name] : self._offsets[name] + math.prod(shape)]
-            if len(shape) == 5 and self.executor == "loop":
+            if len(shape) == 5 and self.executor != "vmap":
                 replicas, out, into, height, width = shape
                 views[name] = flat.view(replicas, out, height, width, into).permute(0, 1, 4, 2, 3)
             else:
@@ -82,16 +97,22 @@ class Replicas:
                 self._leaves[name] = weights[name].requires_grad_()
                 self._leaves[name].grad = gradients[name]
             return
-        for index, model in enumerate(self.models):
-            for name, parameter in model.named_parameters():
-                parameter.data = weights[name][index]
-                parameter.grad = gradients[name][index]
-            for name, stacked in self.buffers.items():
+        alone = [(index, index + 1, model) for index, model in enumerate(self.models)]
+        for start, stop, module in [*alone, *(block for block in self._blocks if block[1] - block[0] > 1)]:
+            for name, parameter in module.named_parameters():
+                parameter.data = weights[name][start:stop].view(parameter.shape)
+                parameter.grad = gradients[name][start:stop].view(parameter.shape)
+            for name, buffer in list(module.named_buffers()):
                 path, _, leaf = name.rpartition(".")
-                model.get_submodule(path)._buffers[leaf] = stacked[index]
+                module.get_submodule(path)._buffers[leaf] = self.buffers[name][start:stop].view(buffer.shape)
 
     def _all_models(self) -> list[nn.Module]:
-        return [*self.models, self._template]
+        return [*self.models, *(module for start, stop, module in self._blocks if stop - start > 1), self._template]
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether `gradient` takes its images best with memory laid out `[sample, replica, channel, height, width]`."""
+        return any(stop - start > 1 for start, stop, _ in self._blocks)
 
     def swap(self, activation: Callable[[Tensor], Tensor]) -> None:
         for model in self._all_models():
@@ -123,7 +144,7 @@ class Replicas:
     def gradient(self, images: Tensor, labels: Tensor, loss: Loss, alive: list[bool], noise_seeds: list[int]) -> Tensor:
         """Set `gradients` from one batch per replica: images `[replica, sample, ...]`, labels `[replica, sample]`.
 
-        Returns the loss of each replica `[replica]`, detached. The loop leaves out replicas that are not `alive` (diverged ones);
+        Returns the loss of each replica `[replica]`, detached. Blocks without a replica that is `alive` (not diverged) are left out;
         `noise_seeds` seed whatever random numbers each replica's forward pass draws.
         """
         self.gradients.zero_()
@@ -132,18 +153,28 @@ class Replicas:
             losses.sum().backward()
             return losses.detach()
         losses = torch.full((len(self.seeds),), torch.nan)
-        for index, model in enumerate(self.models):
-            if alive[index]:
+        for start, stop, module in self._blocks:
+            if any(alive[start:stop]):
                 if self.is_random:
-                    torch.manual_seed(noise_seeds[index])
-                value = loss(model(images[index]), labels[index])
-                value.backward()
-                losses[index] = value.detach()
+                    torch.manual_seed(noise_seeds[start])
+                batch = images[start:stop].transpose(0, 1).flatten(1, 2)  # [sample, replica x channel, height, width]
+                logits = module(batch.contiguous(memory_format=torch.channels_last))
+                values = loss(_apart(logits, stop - start), labels[start:stop])
+                values.sum().backward()
+                losses[start:stop] = values.detach()
         return losses
 
-    def forward(self, images: Tensor, chunk: int = 64) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits `[replica, sample, class]` of all replicas on the same images `[sample, channel, height, width]`, evaluation mode."""
-        return self.map(lambda model, batch: model(batch), images, chunk)
+        if self.executor == "vmap":
+            return self.map(lambda model, batch: model(batch), images)
+        self.train_mode(False)
+        with torch.no_grad():
+            found = [
+                torch.cat([_apart(module(batch), stop - start) for batch in images.split(self.chunk)], 1)
+                for start, stop, module in self._blocks
+            ]
+        return torch.cat(found)
 
     def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int = 64) -> Tensor:
         """`function(model, batch)` of every replica on the same images, in evaluation mode: `[replica, sample, ...]`."""
@@ -154,7 +185,7 @@ class Replicas:
 
     def network(self, index: int) -> nn.Module:
         """One replica as an ordinary module; under `vmap` a loan that the next call overwrites."""
-        if self.executor == "loop":
+        if self.executor != "vmap":
             return self.models[index]
         state = {name: v[index] for name, v in {**self.named(self.weights), **self.buffers}.items()}
         self._template.load_state_dict(state)
@@ -167,3 +198,8 @@ class Replicas:
 
         stacked: Tensor = vmap(one)(self._leaves, self.buffers, images)
         return stacked
+
+
+def _apart(logits: Tensor, num_replicas: int) -> Tensor:
+    """`[sample, replica x class]` as `[replica, sample, class]`."""
+    return logits.unflatten(1, (num_replicas, -1)).transpose(0, 1)

@@ -63,7 +63,7 @@ class FamilyTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._began_at = time.perf_counter()
-        families.deterministic(config["num_threads"])
+        families.prepare_process(config["num_threads"])
         self._family, self._store = from_config(config), Store(config["root"])
         self._dataset_hash = config["dataset_hash"]
         self._run = families.run(self._family, self._store, config["device"])

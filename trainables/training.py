@@ -21,6 +21,7 @@ from trainables.models import build
 from trainables.recipe import BaseRecipe, Training
 from trainables.replicas import EXECUTORS, Executor, Replicas
 from trainables.schedule import Phase
+from trainables.stacking import blocking
 from trainables.streams import stream_seed
 
 SPLITS = ("train", "val", "test")
@@ -57,7 +58,9 @@ class FamilyTraining:
         self.device = torch.device(device)
         self.executor: Executor = executor or EXECUTORS[self.device.type]
         seeds = [self.config.first_seed + index for index in range(self.config.replicas)]
-        self.replicas = Replicas(lambda: build(recipe.model, data.image_shape, data.num_classes), seeds, self.device, self.executor)
+        sizes = (data.image_shape, data.num_classes)
+        blocks = [blocking(recipe.model, *sizes, self.config.batch_size, len(seeds))] if self.executor == "stacked" else []
+        self.replicas = Replicas(lambda: build(recipe.model, *sizes), seeds, self.device, self.executor, *blocks)
         self.splits = {name: self._on_device(getattr(data, name)) for name in SPLITS}
         self.steps_per_epoch = len(self.splits["train"].labels) // self.config.batch_size
         if not self.steps_per_epoch:
@@ -68,7 +71,8 @@ class FamilyTraining:
         self.set_phase(phase)
 
     def _on_device(self, split: Split) -> Split:
-        layout = torch.channels_last if self.executor == "loop" else torch.contiguous_format
+        plain = self.executor == "vmap" or self.replicas.is_interleaved
+        layout = torch.contiguous_format if plain else torch.channels_last
         return Split(
             split.ids,
             split.images.to(self.device, memory_format=layout),
@@ -98,7 +102,7 @@ class FamilyTraining:
         """One epoch of every replica, each in its own order. A replica whose loss is not finite is marked diverged and stands still."""
         self.replicas.train_mode(True)
         seeds, alive = self.replicas.seeds, self.alive
-        batches = EpochBatches(self.config, self.splits["train"], seeds, self.epoch)
+        batches = EpochBatches(self.config, self.splits["train"], seeds, self.epoch, self.replicas.is_interleaved)
         total = torch.zeros(len(seeds), device=self.device)
         for step in range(self.steps_per_epoch):
             noise = [stream_seed(seed, f"noise/{step}", self.epoch) for seed in seeds] if self.replicas.is_random else []

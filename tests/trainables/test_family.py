@@ -162,8 +162,8 @@ def test_poolings_are_views_of_the_same_map(small_recipe, small_data, tmp_path, 
 
 def test_states_recorded_with_other_probes_are_not_used(small_recipe, store, probes):
     finish(small_recipe, probes, CONTROL, store, [2])
-    assert not States(store).usable(families.setting(Probes(num_samples=12), "cpu", "loop", 1))
-    assert not States(store).usable(families.setting(probes, "cpu", "loop", 2))
+    assert not States(store).usable(families.setting(Probes(num_samples=12), "cpu", "stacked", 1))
+    assert not States(store).usable(families.setting(probes, "cpu", "stacked", 2))
     finish(small_recipe, Probes(num_samples=12), SWAP, store)
     trained = tables.read(store, "trials", ["schedule", "epochs_trained"]).set_index("schedule")["epochs_trained"]
     assert trained[str(SWAP)] == 5
@@ -174,7 +174,7 @@ def test_a_state_that_is_not_what_its_name_says_is_refused(small_recipe, small_d
     base, states = Base(small_recipe, small_data.hash), States(store)
     name = base.state_name(CONTROL, 2)
     history = base.history(CONTROL, 2, full=True)
-    where = families.setting(probes, "cpu", "loop", 1)
+    where = families.setting(probes, "cpu", "stacked", 1)
     assert states.usable(where) == {name}
     state, records = states.load(name, history, where)
     history["base"]["training"]["learning_rate"] = 0.7
@@ -212,6 +212,6 @@ def test_a_diverged_replica_is_in_the_tables(small_recipe, store, probes):
 
 
 def test_the_threads_that_trained_are_those_asked_for():
-    families.deterministic(1)
+    families.prepare_process(1)
     assert torch.get_num_threads() == 1
     torch.use_deterministic_algorithms(False)
