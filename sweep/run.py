@@ -70,7 +70,6 @@ def run(config_name: str | None, overrides: list[str]) -> int:
     began = time.monotonic()
     config, source = load(config_name, overrides)
 
-    from analysis.__main__ import analyse
     from sweep.check import check, check_here
     from sweep.plan import make_plan, results_store
     from sweep.tuner import run_plan
@@ -99,6 +98,8 @@ def run(config_name: str | None, overrides: list[str]) -> int:
     if not config.storage.keep_states and not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
+        from analysis.__main__ import analyse
+
         chosen = config.analysis
         analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, only=plan.done, console=console)
     console.print(f"results: {store.root}", markup=False)

@@ -40,7 +40,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Progress:
-    """Reported after every epoch, with the name of the training state if one was saved, and once more when all is written: `done`."""
+    """Reported after every epoch, with the name of the training state if one was saved, and once more when all is written: `done`.
+
+    `summary` has the mean accuracies of the latest evaluation, and the number of diverged replicas.
+    """
 
     trial: str
     epoch: int
@@ -62,16 +65,19 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Executor | 
         attempt.evaluate("epoch")
     while training.epoch < num_epochs:
         if training.epoch in schedule.swap_epochs:
+            if not attempt.is_due():
+                attempt.evaluate("epoch")
             attempt.look("before_swap")
             training.set_phase(schedule.phase_before(training.epoch + 1))
             attempt.evaluate("after_swap")
         attempt.train_epoch()
-        evaluation = attempt.evaluate("epoch")
+        if attempt.is_due():
+            attempt.evaluate("epoch")
         wanted = training.epoch in family.save_epochs and training.epoch < num_epochs
-        yield attempt.progress(evaluation, attempt.save() if wanted else None)
+        yield attempt.progress(attempt.save() if wanted else None)
     attempt.look("end")
-    attempt.write(evaluation)
-    yield attempt.progress(evaluation, None, done=True)
+    attempt.write()
+    yield attempt.progress(None, done=True)
 
 
 class _Attempt:
@@ -93,6 +99,7 @@ class _Attempt:
         ]
         self.started_from: str | None = None
         self.started_at = 0
+        self.latest: Evaluation | None = None
 
     def resume(self) -> bool:
         """Go to the newest training state of this family's history. False if there is none."""
@@ -118,10 +125,14 @@ class _Attempt:
         for probe in self.probes:
             probe.look(Look(moment, self.training, evaluation))
 
-    def evaluate(self, moment: str) -> Evaluation:
-        evaluation = self.training.evaluate()
-        self.look(moment, evaluation)
-        return evaluation
+    def is_due(self) -> bool:
+        """Whether an evaluation belongs to this epoch whatever the schedule."""
+        epoch = self.training.epoch
+        return epoch % self.family.probes.evaluate_every == 0 or epoch == self.family.recipe.training.epochs
+
+    def evaluate(self, moment: str) -> None:
+        self.latest = self.training.evaluate()
+        self.look(moment, self.latest)
 
     def train_epoch(self) -> None:
         began = time.perf_counter()
@@ -136,20 +147,22 @@ class _Attempt:
         self.states.save(name, self.training.state(), records, self.base.history(schedule, epoch, full=True), self.setting)
         return name
 
-    def progress(self, evaluation: Evaluation, state: str | None, done: bool = False) -> Progress:
-        training = self.training
-        accuracy = evaluation.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
-        summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
+    def progress(self, state: str | None, done: bool = False) -> Progress:
+        training, summary = self.training, {}
+        if self.latest is not None:
+            accuracy = self.latest.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
+            summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
         steps = (training.epoch - self.started_at) * training.steps_per_epoch * training.config.replicas
         summary["num_diverged"] = int((training.diverged_at >= 0).sum())
         return Progress(self.trial, training.epoch, state, done, steps * training.config.batch_size, summary)
 
-    def write(self, final: Evaluation) -> None:
+    def write(self) -> None:
         """Write every table of the family, `trials` last."""
+        assert self.latest is not None
         for probe in self.probes:
             if groups := probe.row_groups(self.trial):
                 tables.write(self.store, probe.table, self.trial, groups)
-        columns = replica_columns(self.trial, self.family.schedule, self.training, final)
+        columns = replica_columns(self.trial, self.family.schedule, self.training, self.latest)
         tables.write(self.store, "replicas", self.trial, columns)
         row = trial_row(self.base, self.family.schedule, self.family.probes)
         measured = {
@@ -177,7 +190,7 @@ def prepare_process(num_threads: int) -> None:
     _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms(warn_only), which imports torch's compiler: a second
     # A tenth of the time; nothing here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

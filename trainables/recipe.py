@@ -159,7 +159,12 @@ class Probes(Section):
     epochs: Annotated[list[Annotated[int, Field(ge=0)]], Unique] = Field(
         [], description="Further epochs at whose end activations are recorded (moment `epoch`)."
     )
-    predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every epoch.")
+    evaluate_every: int = Field(
+        1,
+        ge=1,
+        description="Epochs between evaluations (tables epochs, predictions); the start, both sides of a swap and the end have one, too.",
+    )
+    predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every evaluation.")
 
 
 class BaseRecipe(Section):

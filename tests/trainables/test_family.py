@@ -97,6 +97,28 @@ def test_moments(small_recipe, small_data, store, names):
     ]
 
 
+def test_evaluations_every_few_epochs_are_those_of_every_epoch(small_recipe, small_data, tmp_path, same_tables):
+    """Every third epoch, at swaps and at the end; a branch still equals a run from scratch, and no number changes."""
+    all_epochs, few, scratch = (Store(tmp_path / name) for name in ("all", "few", "scratch"))
+    every_third = Probes(num_samples=10, evaluate_every=3)
+    finish(small_recipe, Probes(num_samples=10), SWAP, all_epochs)
+    finish(small_recipe, every_third, CONTROL, few, [2])
+    finish(small_recipe, every_third, SWAP, few)
+    finish(small_recipe, every_third, SWAP, scratch)
+    trial = tables.names(scratch, "trials")
+    same_tables(few, scratch, trial)
+    columns = ["epoch", "moment", "replica", "split", "cross_entropy"]
+    a, b = (tables.read(s, "epochs", columns, only) for s, only in ((all_epochs, None), (few, trial)))
+    assert [*b[["epoch", "moment"]].drop_duplicates().itertuples(index=False, name=None)] == [
+        (0, "epoch"),
+        (2, "epoch"),
+        (2, "after_swap"),
+        (3, "epoch"),
+        (5, "epoch"),
+    ]
+    assert len(b.merge(a)) == len(b)
+
+
 def test_at_a_swap_of_the_loss_the_records_are_bit_identical(small_recipe, small_data, store, probes):
     schedule = Schedule.of([[0, "relu", "cross_entropy"], [2, "relu", "hinge"]])
     finish(small_recipe, probes, schedule, store)

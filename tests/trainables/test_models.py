@@ -125,3 +125,8 @@ def test_an_activation_that_draws_random_numbers_is_refused(tmp_path, monkeypatc
 def test_compiled_functions_have_a_fingerprint():
     check_activation("torch:tanh")
     assert ACTIVATIONS.fingerprint("torch._C._nn:gelu") == ACTIVATIONS.fingerprint("torch._C._nn:gelu") != "torch._C._nn:gelu"
+
+
+def test_the_fast_tanh_is_tanh():
+    x = torch.linspace(-20, 20, 100_001)
+    torch.testing.assert_close(ACTIVATIONS["tanh"](x), torch.tanh(x), rtol=0, atol=2.4e-7)

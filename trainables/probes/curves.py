@@ -1,4 +1,4 @@
-"""Curves: every metric of every replica on every split, at the end of every epoch and right after a swap."""
+"""Curves: every metric of every replica on every split, at every evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicted classes of every train and test sample, at the end of every epoch and right after a swap."""
+"""Predicted classes of every train and test sample, at every evaluation."""
 
 from __future__ import annotations
 
