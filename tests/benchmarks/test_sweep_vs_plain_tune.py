@@ -12,6 +12,7 @@ SMALL = [
     "space.activations=[relu]",
     "space.losses=[focal]",
     "space.swaps=[]",
+    "space.swap_epochs=[1]",
     "space.schedules=[[[0,relu,focal],[1,tanh,focal]]]",
     "data.num_images=160",
     "model.widths=[4,6]",
