@@ -1,52 +1,43 @@
-"""All replicas of a family in one stacked state, and the two executors of their forward and backward pass.
+"""All replicas of a family in one stacked state, and the executor that loops over them.
 
 All parameters of all replicas lie in one vector `weights`, all gradients in another, `gradients`, so that one elementwise optimizer
 steps all replicas and none can influence another. What the executors train are views into it with views of the gradient attached:
-slicing a stacked parameter inside autograd would cost the whole stack for each replica.
+slicing a stacked parameter inside autograd would cost the whole stack for each replica. `stacked.py` has the other executors.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from trainables.activations import swap_activation
 from trainables.models import is_random
+from trainables.precision import Precision, autocast, products
 from trainables.streams import stream_seed
 
-Executor = Literal["loop", "vmap"]
-EXECUTORS: dict[str, Executor] = {"cpu": "loop", "cuda": "vmap"}  # the faster one by kind of device
+Executor = Literal["loop", "vmap", "compiled"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 _ALIGNMENT = 16  # elements: every stack starts on a 64-byte boundary
 
 
 class Replicas:
-    """R networks that differ in their seeds, on one device.
+    """R networks that differ in their seeds, on one device, computed one after the other, channels_last: the best on a CPU."""
 
-    `executor` is `loop` (a loop over replicas, channels_last: the best on a CPU) or `vmap` (all replicas in one call: for a GPU). Both
-    compute the same function. Raises ValueError for a model that draws random numbers under `vmap`.
-    """
+    executor: ClassVar[Executor] = "loop"
 
-    def __init__(self, build: Callable[[], nn.Module], seeds: list[int], device: torch.device, executor: Executor) -> None:
-        self.seeds, self.device, self.executor = seeds, device, executor
+    def __init__(self, build: Callable[[], nn.Module], seeds: list[int], device: torch.device, precision: Precision = "float32") -> None:
+        self.seeds, self.device, self.precision = seeds, device, precision
         models = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(stream_seed(seed, "init"))
                 models.append(build())
         self.is_random = is_random(models[0])
-        if self.is_random and executor == "vmap":
-            raise ValueError(
-                "this model draws random numbers while training (dropout), which the vmap executor cannot keep apart by "
-                "replica; use the loop executor"
-            )
         self._shapes = {name: (len(seeds), *p.shape) for name, p in models[0].named_parameters()}
         sizes = [math.ceil(math.prod(shape) / _ALIGNMENT) * _ALIGNMENT for shape in self._shapes.values()]
         self._offsets = dict(zip(self._shapes, itertools.accumulate(sizes, initial=0), strict=False))
@@ -58,9 +49,7 @@ class Replicas:
         }
         for name, stacked in self.named(self.weights).items():
             stacked.copy_(torch.stack([dict(m.named_parameters())[name].detach() for m in models]))
-        self._template = copy.deepcopy(models[0]).to(device)
-        self.models = models if executor == "loop" else []
-        self._attach()
+        self._attach(models)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector such as `weights` as stacked views `[replica, ...]` by parameter name, convolutions laid out channels_last."""
@@ -74,14 +63,10 @@ class Replicas:
                 views[name] = flat.view(shape)
         return views
 
-    def _attach(self) -> None:
+    def _attach(self, models: list[nn.Module]) -> None:
+        """Let the modules that compute have their parameters, gradients and buffers in the stacked state."""
+        self.models = [model.to(self.device) for model in models]
         weights, gradients = self.named(self.weights), self.named(self.gradients)
-        self._leaves = {}
-        if self.executor == "vmap":
-            for name in weights:
-                self._leaves[name] = weights[name].requires_grad_()
-                self._leaves[name].grad = gradients[name]
-            return
         for index, model in enumerate(self.models):
             for name, parameter in model.named_parameters():
                 parameter.data = weights[name][index]
@@ -90,15 +75,12 @@ class Replicas:
                 path, _, leaf = name.rpartition(".")
                 model.get_submodule(path)._buffers[leaf] = stacked[index]
 
-    def _all_models(self) -> list[nn.Module]:
-        return [*self.models, self._template]
-
     def swap(self, activation: Callable[[Tensor], Tensor]) -> None:
-        for model in self._all_models():
+        for model in self.models:
             swap_activation(model, activation)
 
     def train_mode(self, training: bool) -> None:
-        for model in self._all_models():
+        for model in self.models:
             model.train(training)
 
     def is_finite(self) -> Tensor:
@@ -127,43 +109,32 @@ class Replicas:
         `noise_seeds` seed whatever random numbers each replica's forward pass draws.
         """
         self.gradients.zero_()
-        if self.executor == "vmap":
-            losses = loss(self._forward_stacked(images), labels)
-            losses.sum().backward()
-            return losses.detach()
-        losses = torch.full((len(self.seeds),), torch.nan)
+        losses = torch.full((len(self.seeds),), torch.nan, device=self.device)
         for index, model in enumerate(self.models):
             if alive[index]:
                 if self.is_random:
                     torch.manual_seed(noise_seeds[index])
-                value = loss(model(images[index]), labels[index])
+                with autocast(self.precision, self.device):
+                    logits = model(images[index])
+                value = loss(logits.to(self.weights.dtype), labels[index])
                 value.backward()
                 losses[index] = value.detach()
         return losses
 
-    def forward(self, images: Tensor, chunk: int = 64) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits `[replica, sample, class]` of all replicas on the same images `[sample, channel, height, width]`, evaluation mode."""
-        return self.map(lambda model, batch: model(batch), images, chunk)
+        return self.map(lambda model, batch: model(batch), images)
 
-    def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int = 64) -> Tensor:
-        """`function(model, batch)` of every replica on the same images, in evaluation mode: `[replica, sample, ...]`."""
+    def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int | None = None) -> Tensor:
+        """`function(model, batch)` of every replica on the same images: `[replica, sample, ...]`. In evaluation mode and in float32,
+        whatever the precision of training; so many images of a replica at once as `chunk` says, or as memory allows.
+        """
         self.train_mode(False)
-        with torch.no_grad():
-            found = [torch.cat([function(self.network(index), batch) for batch in images.split(chunk)]) for index in range(len(self.seeds))]
-        return torch.stack(found)
+        with torch.no_grad(), products("float32"):
+            return self._map(function, images.split(chunk or self._chunk(images)))
 
-    def network(self, index: int) -> nn.Module:
-        """One replica as an ordinary module; under `vmap` a loan that the next call overwrites."""
-        if self.executor == "loop":
-            return self.models[index]
-        state = {name: v[index] for name, v in {**self.named(self.weights), **self.buffers}.items()}
-        self._template.load_state_dict(state)
-        return self._template
+    def _chunk(self, images: Tensor) -> int:
+        return 64
 
-    def _forward_stacked(self, images: Tensor) -> Tensor:
-        def one(leaves: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
-            output: Tensor = functional_call(self._template, (leaves, buffers), (batch,))
-            return output
-
-        stacked: Tensor = vmap(one)(self._leaves, self.buffers, images)
-        return stacked
+    def _map(self, function: Callable[[nn.Module, Tensor], Tensor], batches: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.cat([function(model, batch) for batch in batches]) for model in self.models])
