@@ -7,6 +7,9 @@ import pytest
 from sweep.check import check, check_here, families_at_once
 from sweep.config import ConfigError, Resources, Sweep, load, recipe_names
 from sweep.plan import results_store
+from trainables import data as data_sets
+from trainables.benchmark import WORKLOADS
+from trainables.executors import EXECUTORS
 from trainables.recipe import Section
 
 SMALL = """
@@ -225,6 +228,21 @@ def test_what_the_machine_lacks_is_refused_where_it_would_run_but_can_be_planned
 def test_as_many_families_at_once_as_fit(cpus_per_family, gpus_per_family, cpus, gpus, slots):
     wanted = Resources(cpus_per_family=cpus_per_family, gpus_per_family=gpus_per_family)
     assert families_at_once(wanted, cpus, gpus) == slots
+
+
+def test_every_executor_can_be_asked_for():
+    assert Resources.model_json_schema()["properties"]["executor"]["enum"] == ["auto", *EXECUTORS]
+
+
+@pytest.mark.parametrize(("workload", "recipe"), [("small", "cells"), ("cifar10", "cifar10")])
+def test_the_benchmark_trains_what_the_recipes_train(workload, recipe):
+    """All but the number of replicas, which the benchmark varies."""
+    config, timed = load(recipe)[0], WORKLOADS[workload]
+    assert timed.model == config.model
+    assert timed.training == config.training.model_copy(update={"replicas": timed.training.replicas})
+    if workload == "small":
+        data = data_sets.load(config.data)
+        assert (timed.image_shape, timed.num_classes, timed.num_train) == (data.image_shape, data.num_classes, len(data.train))
 
 
 def test_every_key_is_described():

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sweep.config import Resources
+from analysis import tables
 from trainables.data import Split
 from trainables.executors import EXECUTORS, choose_executor
+from trainables.family import Family, run
 from trainables.losses import LOSSES
 from trainables.models import default_layers, record
 from trainables.recipe import BaseRecipe, Model
-from trainables.schedule import Phase
+from trainables.schedule import Phase, Schedule
 from trainables.training import SPLITS, FamilyTraining
 
 RELU, TANH = Phase(0, "relu", "cross_entropy"), Phase(1, "tanh", "focal")
@@ -214,5 +215,28 @@ def test_auto_chooses_by_device_and_model():
     assert choose_executor("auto", "cuda", Model(), *shape) == "vmap"
     assert choose_executor("auto", "cuda", Model(name="squeezenet1_1"), *shape) == "loop"
     assert choose_executor("vmap", "cpu", Model(), *shape) == "vmap"
-    allowed = Resources.model_json_schema()["properties"]["executor"]["enum"]
-    assert allowed == ["auto", *EXECUTORS]
+
+
+def test_states_of_another_executor_are_not_continued_from(small_recipe, store, probes):
+    """They would differ in the last bits; the executor is in the row of `trials`, too."""
+    control, swap = (Schedule((RELU,)), Schedule((RELU, Phase(2, "tanh", "focal"))))
+    list(run(Family(small_recipe, probes, control, frozenset([2])), store, executor="vmap"))
+    list(run(Family(small_recipe, probes, swap), store, executor="loop"))
+    rows = tables.read(store, "trials", ["schedule", "epochs_trained", "device"]).set_index("schedule")
+    assert rows.loc[str(control)].tolist() == [5, "cpu vmap"]
+    assert rows.loc[str(swap)].tolist() == [5, "cpu loop"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("executor", list(EXECUTORS))
+@compiles
+def test_on_a_gpu_executors_train_as_the_loop_on_a_cpu_and_no_step_waits(small_recipe, small_data, executor):
+    cpu, gpu = FamilyTraining(small_recipe, small_data, RELU), FamilyTraining(small_recipe, small_data, RELU, "cuda", executor)
+    for training in (cpu, gpu):
+        training.train_epoch()
+    assert_same_state(cpu, gpu, rtol=1e-2, atol=1e-3)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gpu._train_steps()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
