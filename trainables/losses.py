@@ -20,11 +20,6 @@ def _log_likelihood(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return log_p, log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
-def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
-    """As `F.one_hot`, which reads labels back from their device to check them. `[..., sample, class]`"""
-    return (labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=labels.device)).to(logits.dtype)
-
-
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """−log p_y. Scale: log K at uniform outputs, 0 at best. Nat."""
     return -_log_likelihood(logits, labels)[1].mean(-1)
@@ -47,7 +42,7 @@ def focal(logits: Tensor, labels: Tensor) -> Tensor:
 
 def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over classes of (logit − one-hot)², without softmax. Scale: 1/K at zero logits, 0 at best."""
-    target = _one_hot(labels, logits)
+    target = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
     return (logits - target).square().mean((-2, -1))
 
 
@@ -59,7 +54,7 @@ def absolute_error(logits: Tensor, labels: Tensor) -> Tensor:
 def hinge(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the other classes of max(0, 1 − z_y + z_k) (Weston & Watkins 1999). Scale: 1 at equal logits, 0 at best."""
     margin = 1 - logits.gather(-1, labels.unsqueeze(-1)) + logits
-    other = 1 - _one_hot(labels, logits)
+    other = 1 - F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
     return (margin.clamp_min(0) * other).sum(-1).mean(-1) / (logits.shape[-1] - 1)
 
 
