@@ -181,3 +181,5 @@ def deterministic(num_threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else torch writes NaN into every new tensor before it is computed.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
