@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from analysis.storage import Store
-from sweep.config import ConfigError, Sweep
+from sweep.config import ConfigError, Resources, Sweep
 from sweep.space import schedules
 from trainables import data as data_sets
 from trainables.activations import check_activation
+from trainables.executors import choose_executor
 from trainables.functions import UnknownName
 from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model
+from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
 from trainables.recipe import Model
 from trainables.schedule import Schedule
@@ -59,6 +62,9 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
         model = attempt("model", _try_model, config.model, data)
         if model is not None and config.probes.layers is not None:
             attempt("probes.layers", check_layers, model, config.probes.layers)
+        where = "cuda" if config.resources.gpus_per_family else "cpu"
+        attempt("training.precision", check_precision, config.training.precision, where)
+        attempt("resources.executor", choose_executor, config.resources.executor, where, config.model, data.image_shape, data.num_classes)
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
@@ -91,11 +97,15 @@ def num_cpus(config: Sweep) -> int:
 
 def num_slots(config: Sweep) -> int:
     """Families that this machine trains at once. GPUs limit it where there are any to be seen."""
-    wanted = config.resources
-    slots = num_cpus(config) / wanted.cpus_per_family
-    if wanted.gpus_per_family and torch.cuda.is_available():
-        slots = min(slots, torch.cuda.device_count() / wanted.gpus_per_family)
-    return max(1, int(slots))
+    return max(1, families_at_once(config.resources, num_cpus(config), torch.cuda.device_count() or math.inf))
+
+
+def families_at_once(wanted: Resources, cpus: float, gpus: float) -> int:
+    """Families that fit on a machine with so many CPUs and GPUs. A family lies on one GPU: on two, 0.4 of each fit 4 times, not 5."""
+    slots = cpus / wanted.cpus_per_family
+    if wanted.gpus_per_family:
+        slots = min(slots, gpus * int(1 / wanted.gpus_per_family))
+    return int(slots + 1e-9)
 
 
 def _check_resources(config: Sweep) -> list[str]:

@@ -89,18 +89,19 @@ class Resources(Section):
     gpus_per_family: float = Field(
         0.0,
         ge=0.0,
-        description="GPUs reserved per family: a fraction up to 1, or a whole number. Above 0 the family trains on a GPU.",
+        le=1.0,
+        description="Share of a GPU reserved per family; above 0 it trains there. 0.25 puts four families on each GPU, if CPUs suffice.",
+    )
+    executor: Literal["auto", "loop", "grouped", "vmap", "compiled"] = Field(
+        "auto",
+        description="How a family's replicas are computed: loop (one after the other), grouped (in blocks, side by side as groups of "
+        "channels), vmap (all in one call), compiled (the same by torch.compile, with CUDA graphs on a GPU); auto takes grouped on a CPU "
+        "and vmap on a GPU, and loop for models that forbid these.",
     )
     num_cpus: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPUs that the sweep may use on this machine; null takes those that the process may run on."
     )
     max_retries: int = Field(3, ge=0, description="Times that a family is started again after its worker died.")
-
-    @model_validator(mode="after")
-    def _fraction(self) -> Resources:
-        if self.gpus_per_family > 1 and self.gpus_per_family != int(self.gpus_per_family):
-            raise ValueError(f"gpus_per_family is {self.gpus_per_family}; above 1 it must be a whole number")
-        return self
 
 
 class Storage(Section):

@@ -38,8 +38,10 @@ def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
     recipe = plan.config.recipe
     where = device(plan.config) if torch.cuda.is_available() else "cpu"
     prepare_process(num_threads(plan.config))
-    two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2})})
-    training = FamilyTraining(two, data, next(iter(plan.remaining.values())).schedule.phases[0], where)
+    changes = {"replicas": 2} if where == device(plan.config) else {"replicas": 2, "precision": "float32"}
+    two = recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
+    executor = "vmap" if plan.config.resources.executor == "compiled" else plan.config.resources.executor  # compiling takes a minute
+    training = FamilyTraining(two, data, next(iter(plan.remaining.values())).schedule.phases[0], where, executor)
     seconds, source = _recorded(plan, store)
     if seconds is None:
         seconds, source = _probed(training, data), f"timed on a few steps on this machine's {where}"

@@ -16,8 +16,8 @@ from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
 from sweep.space import schedules
 from trainables.data import Dataset
+from trainables.executors import choose_executor
 from trainables.family import Family, setting
-from trainables.replicas import EXECUTORS
 from trainables.rows import trial_row
 from trainables.schedule import Base, Schedule, check_same
 from trainables.states import States
@@ -119,7 +119,8 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
     families = {base.trial_name(schedule, config.probes): schedule for schedule in schedules(config.space)}
     done = _done(store, base, families, config)
     to_run = {trial: schedule for trial, schedule in families.items() if trial not in done}
-    existing = States(store).usable(setting(config.probes, device(config), EXECUTORS[device(config)], num_threads(config)))
+    executor = choose_executor(config.resources.executor, device(config), config.model, data.image_shape, data.num_classes)
+    existing = States(store).usable(setting(config.probes, device(config), executor, num_threads(config)))
     return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, existing))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from analysis.storage import Store
-from sweep.check import num_cpus
+from sweep.check import families_at_once, num_cpus
 from sweep.plan import Plan
 
 # Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone.
@@ -56,15 +56,13 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     try:
         with _ray(num_cpus(plan.config)), _graceful() as stopped:
             searcher = PrefixSearcher(plan, store)
-            available = ray.cluster_resources()  # of the cluster joined, or of this machine
-            slots = available.get("CPU", 1) / resources.cpus_per_family
-            if resources.gpus_per_family:
-                slots = min(slots, available.get("GPU", 0) / resources.gpus_per_family)
+            there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # of the cluster joined, or of this machine
+            slots = sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there)
             with ProgressLine(plan, searcher, console) as progress:
                 tune.Tuner(
                     tune.with_resources(FamilyTrainable, {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family}),
                     tune_config=tune.TuneConfig(
-                        search_alg=searcher, num_samples=-1, max_concurrent_trials=max(1, int(slots)), reuse_actors=True
+                        search_alg=searcher, num_samples=-1, max_concurrent_trials=max(1, slots), reuse_actors=True
                     ),
                     run_config=tune.RunConfig(
                         name="sweep",

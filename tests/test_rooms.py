@@ -46,6 +46,7 @@ def test_arrows_run_one_way(room):
     [
         ("trainables.training", ["ray"]),
         ("trainables.family", ["ray"]),
+        ("trainables.benchmark", ["ray"]),
         ("analysis.akp", ["ray", "torch"]),
         ("analysis.__main__", ["ray", "torch"]),
         ("sweep.config", ["ray", "torch"]),

@@ -11,6 +11,13 @@ from trainables.recipe import Training
 from trainables.streams import stream
 
 
+def to_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on its way to the device: from pinned memory to a GPU, so that nobody waits for it."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        drawn = drawn.pin_memory()
+    return drawn.to(device, non_blocking=True)
+
+
 class EpochBatches:
     """The batches of one epoch, each replica in its own order. What is drawn depends on `(seed, epoch)` alone.
 
@@ -21,15 +28,16 @@ class EpochBatches:
     def __init__(self, config: Training, split: Split, seeds: list[int], epoch: int, interleaved: bool = False) -> None:
         self.split, self.batch_size, self.interleaved = split, config.batch_size, interleaved
         device, num_samples = split.labels.device, len(split.labels)
-        self.order = torch.stack([torch.randperm(num_samples, generator=stream(seed, "order", epoch)) for seed in seeds]).to(device)
+        order = torch.stack([torch.randperm(num_samples, generator=stream(seed, "order", epoch)) for seed in seeds])
+        self.order = to_device(order, device)
         self.flips = self.shifts = None
         if config.flip:
             drawn = [torch.rand(num_samples, generator=stream(seed, "flip", epoch)) < 0.5 for seed in seeds]
-            self.flips = torch.stack(drawn).to(device)
+            self.flips = to_device(torch.stack(drawn), device)
         if config.shift_px:
             low, high = -config.shift_px, config.shift_px + 1
             drawn = [torch.randint(low, high, (num_samples, 2), generator=stream(seed, "shift", epoch)) for seed in seeds]
-            self.shifts = torch.stack(drawn).to(device)
+            self.shifts = to_device(torch.stack(drawn), device)
 
     def __len__(self) -> int:
         return self.order.shape[1] // self.batch_size

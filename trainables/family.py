@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ import torch
 from analysis import tables
 from analysis.storage import Store
 from trainables.data import load
+from trainables.executors import Wanted
 from trainables.models import build
 from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
@@ -53,7 +55,7 @@ class Progress:
     summary: dict[str, float]
 
 
-def run(family: Family, store: Store, device: str = "cpu", executor: Executor | None = None) -> Generator[Progress]:
+def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "auto") -> Generator[Progress]:
     """Train a family to its end and write its tables, `trials` last. Continues from the newest training state of its own history.
 
     Raises whatever training or writing raises; `rows.write_failure` records that.
@@ -83,7 +85,7 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Executor | 
 class _Attempt:
     """One attempt at a family: its training, its probes, and the time that both take."""
 
-    def __init__(self, family: Family, store: Store, device: str, executor: Executor | None) -> None:
+    def __init__(self, family: Family, store: Store, device: str, executor: Wanted) -> None:
         self.began, self.train_s = time.perf_counter(), 0.0
         self.family, self.store, self.states = family, store, States(store)
         data, recipe, schedule = load(family.recipe.data), family.recipe, family.schedule
@@ -180,6 +182,13 @@ class _Attempt:
 def setting(probes: Probes, device: str, executor: Executor, num_threads: int) -> dict[str, Any]:
     """What the file of a training state depends on beside its history: what was recorded, and what rounds the numbers."""
     return {"probes": probes.model_dump(mode="json"), "device": device, "executor": executor, "num_threads": num_threads}
+
+
+def free_gpu() -> None:
+    """Give back the GPU memory of a family that ended: its process goes on to the next, and others may share the GPU."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def prepare_process(num_threads: int) -> None:

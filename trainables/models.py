@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 
+import torch
 from torch import Tensor, nn
 
 from trainables.activations import HotSwap
@@ -179,3 +180,17 @@ def record(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Ten
         for handle in handles:
             handle.remove()
     return found
+
+
+def largest_output_bytes(model: nn.Module, image: Tensor) -> int:
+    """Bytes of the largest output of a layer on one image `[1, channel, height, width]`, or of the image; in evaluation mode."""
+    found = [image.nbytes]
+    layers = [module for module in model.modules() if not any(True for _ in module.children())]
+    handles = [layer.register_forward_hook(lambda module, args, output: found.append(output.nbytes)) for layer in layers]
+    try:
+        with torch.no_grad():
+            model.eval()(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(found)

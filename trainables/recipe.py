@@ -128,6 +128,11 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="Largest norm of one replica's gradient; null does not clip."
     )
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="Rounding of products in training: float32; tf32, on a GPU's tensor cores; or bf16, a forward pass by autocast with "
+        "weights and loss in float32. Evaluation and probes are in float32 always.",
+    )
     reset_optimizer_at_swap: bool = Field(False, description="Whether a swap forgets momentum and other optimizer state.")
     flip: bool = Field(False, description="Augment by random horizontal flips.")
     shift_px: int = Field(0, ge=0, description="Augment by random shifts of up to so many pixels, zero padded.")

@@ -1,62 +1,52 @@
-"""All replicas of a family in one stacked state, and the executors of their forward and backward pass.
+"""All replicas of a family in one stacked state, and the executor that loops over them.
 
 All parameters of all replicas lie in one vector `weights`, all gradients in another, `gradients`, so that one elementwise optimizer
 steps all replicas and none can influence another. What the executors train are views into it with views of the gradient attached:
-slicing a stacked parameter inside autograd would cost the whole stack for each replica.
+slicing a stacked parameter inside autograd would cost the whole stack for each replica. `stacked.py` has the other executors.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from trainables.activations import swap_activation
 from trainables.models import is_random
-from trainables.stacking import Blocking, stack
+from trainables.precision import Precision, autocast, products
 from trainables.streams import stream_seed
 
-Executor = Literal["loop", "stacked", "vmap"]
-EXECUTORS: dict[str, Executor] = {"cpu": "stacked", "cuda": "vmap"}  # the faster one by kind of device
+Executor = Literal["loop", "grouped", "vmap", "compiled"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-_ONE_BY_ONE = Blocking()
 _ALIGNMENT = 16  # elements: every stack starts on a 64-byte boundary
 
 
 class Replicas:
-    """R networks that differ in their seeds, on one device.
+    """R networks that differ in their seeds, on one device, computed one after the other, channels_last."""
 
-    `executor` is `loop` (one replica after the other, channels_last), `stacked` (the same in blocks of replicas side by side in one
-    network: the best on a CPU) or `vmap` (all replicas in one call: for a GPU). All compute the same function. `blocking` cuts
-    replicas into blocks and the samples of an evaluation into chunks. Raises ValueError for a model that draws random numbers under `vmap`.
-    """
+    executor: ClassVar[Executor] = "loop"
+    channels_last: ClassVar[bool] = True
 
     def __init__(
         self,
         build: Callable[[], nn.Module],
         seeds: list[int],
         device: torch.device,
-        executor: Executor,
-        blocking: Blocking = _ONE_BY_ONE,
+        batch_shape: tuple[int, int, int, int],
+        precision: Precision = "float32",
     ) -> None:
-        self.seeds, self.device, self.executor, self.chunk = seeds, device, executor, blocking.chunk
+        """`batch_shape` is that of a replica's training batch `[sample, channel, height, width]`: executors may cut their work by it."""
+        self.seeds, self.device, self.batch_shape, self.precision = seeds, device, batch_shape, precision
         models = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(stream_seed(seed, "init"))
                 models.append(build())
         self.is_random = is_random(models[0])
-        if self.is_random and executor == "vmap":
-            raise ValueError(
-                "this model draws random numbers while training (dropout), which the vmap executor cannot keep apart by "
-                "replica; use the loop executor"
-            )
         self._shapes = {name: (len(seeds), *p.shape) for name, p in models[0].named_parameters()}
         sizes = [math.ceil(math.prod(shape) / _ALIGNMENT) * _ALIGNMENT for shape in self._shapes.values()]
         self._offsets = dict(zip(self._shapes, itertools.accumulate(sizes, initial=0), strict=False))
@@ -68,59 +58,48 @@ class Replicas:
         }
         for name, stacked in self.named(self.weights).items():
             stacked.copy_(torch.stack([dict(m.named_parameters())[name].detach() for m in models]))
-        self._template = copy.deepcopy(models[0]).to(device)
-        self.models = [] if executor == "vmap" else models
-        # Blocks of replicas `[start, stop)` with the module that computes them; one replica's is its model.
-        self._blocks: list[tuple[int, int, nn.Module]] = []
-        for start in range(0, len(self.models), blocking.num_replicas):
-            stop = min(start + blocking.num_replicas, len(seeds))
-            self._blocks.append((start, stop, stack(models[start], stop - start) if stop - start > 1 else models[start]))
-        self._attach()
+        self._attach(models)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector such as `weights` as stacked views `[replica, ...]` by parameter name, convolutions laid out channels_last."""
         views = {}
         for name, shape in self._shapes.items():
             flat = vector.detach()[self._offsets[name] : self._offsets[name] + math.prod(shape)]
-            if len(shape) == 5 and self.executor != "vmap":
+            if len(shape) == 5 and self.channels_last:
                 replicas, out, into, height, width = shape
                 views[name] = flat.view(replicas, out, height, width, into).permute(0, 1, 4, 2, 3)
             else:
                 views[name] = flat.view(shape)
         return views
 
-    def _attach(self) -> None:
-        weights, gradients = self.named(self.weights), self.named(self.gradients)
-        self._leaves = {}
-        if self.executor == "vmap":
-            for name in weights:
-                self._leaves[name] = weights[name].requires_grad_()
-                self._leaves[name].grad = gradients[name]
-            return
-        alone = [(index, index + 1, model) for index, model in enumerate(self.models)]
-        for start, stop, module in [*alone, *(block for block in self._blocks if block[1] - block[0] > 1)]:
-            for name, parameter in module.named_parameters():
-                parameter.data = weights[name][start:stop].view(parameter.shape)
-                parameter.grad = gradients[name][start:stop].view(parameter.shape)
-            for name, buffer in list(module.named_buffers()):
-                path, _, leaf = name.rpartition(".")
-                module.get_submodule(path)._buffers[leaf] = self.buffers[name][start:stop].view(buffer.shape)
+    def _attach(self, models: list[nn.Module]) -> None:
+        """Let the modules that compute have their parameters, gradients and buffers in the stacked state."""
+        self.models = self.modules = [model.to(self.device) for model in models]
+        for index, model in enumerate(self.models):
+            self._lend(model, index, index + 1)
 
-    def _all_models(self) -> list[nn.Module]:
-        return [*self.models, *(module for start, stop, module in self._blocks if stop - start > 1), self._template]
+    def _lend(self, module: nn.Module, start: int, stop: int) -> None:
+        """Make a module's parameters, their gradients and its buffers views of the replicas `[start, stop)`."""
+        weights, gradients = self.named(self.weights), self.named(self.gradients)
+        for name, parameter in module.named_parameters():
+            parameter.data = weights[name][start:stop].view(parameter.shape)
+            parameter.grad = gradients[name][start:stop].view(parameter.shape)
+        for name, buffer in list(module.named_buffers()):
+            path, _, leaf = name.rpartition(".")
+            module.get_submodule(path)._buffers[leaf] = self.buffers[name][start:stop].view(buffer.shape)
 
     @property
     def is_interleaved(self) -> bool:
         """Whether `gradient` takes its images best with memory laid out `[sample, replica, channel, height, width]`."""
-        return any(stop - start > 1 for start, stop, _ in self._blocks)
+        return False
 
     def swap(self, activation: Callable[[Tensor], Tensor]) -> None:
-        for model in self._all_models():
-            swap_activation(model, activation)
+        for module in self.modules:
+            swap_activation(module, activation)
 
     def train_mode(self, training: bool) -> None:
-        for model in self._all_models():
-            model.train(training)
+        for module in self.modules:
+            module.train(training)
 
     def is_finite(self) -> Tensor:
         """Whether all weights of each replica are finite `[replica]`."""
@@ -144,62 +123,36 @@ class Replicas:
     def gradient(self, images: Tensor, labels: Tensor, loss: Loss, alive: list[bool], noise_seeds: list[int]) -> Tensor:
         """Set `gradients` from one batch per replica: images `[replica, sample, ...]`, labels `[replica, sample]`.
 
-        Returns the loss of each replica `[replica]`, detached. Blocks without a replica that is `alive` (not diverged) are left out;
+        Returns the loss of each replica `[replica]`, detached. The loop leaves out replicas that are not `alive` (diverged ones);
         `noise_seeds` seed whatever random numbers each replica's forward pass draws.
         """
         self.gradients.zero_()
-        if self.executor == "vmap":
-            losses = loss(self._forward_stacked(images), labels)
-            losses.sum().backward()
-            return losses.detach()
-        losses = torch.full((len(self.seeds),), torch.nan)
-        for start, stop, module in self._blocks:
-            if any(alive[start:stop]):
+        losses = torch.full((len(self.seeds),), torch.nan, device=self.device)
+        for index, model in enumerate(self.models):
+            if alive[index]:
                 if self.is_random:
-                    torch.manual_seed(noise_seeds[start])
-                batch = images[start:stop].transpose(0, 1).flatten(1, 2)  # [sample, replica x channel, height, width]
-                logits = module(batch.contiguous(memory_format=torch.channels_last))
-                values = loss(_apart(logits, stop - start), labels[start:stop])
-                values.sum().backward()
-                losses[start:stop] = values.detach()
+                    torch.manual_seed(noise_seeds[index])
+                with autocast(self.precision, self.device):
+                    logits = model(images[index])
+                value = loss(logits.to(self.weights.dtype), labels[index])
+                value.backward()
+                losses[index] = value.detach()
         return losses
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[replica, sample, class]` of all replicas on the same images `[sample, channel, height, width]`, evaluation mode."""
-        if self.executor == "vmap":
-            return self.map(lambda model, batch: model(batch), images)
+        return self.map(lambda model, batch: model(batch), images)
+
+    def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int | None = None) -> Tensor:
+        """`function(model, batch)` of every replica on the same images: `[replica, sample, ...]`. In evaluation mode and in float32,
+        whatever the precision of training; so many images of a replica at once as `chunk` says, or as memory allows.
+        """
         self.train_mode(False)
-        with torch.no_grad():
-            found = [
-                torch.cat([_apart(module(batch), stop - start) for batch in images.split(self.chunk)], 1)
-                for start, stop, module in self._blocks
-            ]
-        return torch.cat(found)
+        with torch.no_grad(), products("float32"):
+            return self._map(function, images.split(chunk or self._chunk(images)))
 
-    def map(self, function: Callable[[nn.Module, Tensor], Tensor], images: Tensor, chunk: int = 64) -> Tensor:
-        """`function(model, batch)` of every replica on the same images, in evaluation mode: `[replica, sample, ...]`."""
-        self.train_mode(False)
-        with torch.no_grad():
-            found = [torch.cat([function(self.network(index), batch) for batch in images.split(chunk)]) for index in range(len(self.seeds))]
-        return torch.stack(found)
+    def _chunk(self, images: Tensor) -> int:
+        return 64
 
-    def network(self, index: int) -> nn.Module:
-        """One replica as an ordinary module; under `vmap` a loan that the next call overwrites."""
-        if self.executor != "vmap":
-            return self.models[index]
-        state = {name: v[index] for name, v in {**self.named(self.weights), **self.buffers}.items()}
-        self._template.load_state_dict(state)
-        return self._template
-
-    def _forward_stacked(self, images: Tensor) -> Tensor:
-        def one(leaves: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
-            output: Tensor = functional_call(self._template, (leaves, buffers), (batch,))
-            return output
-
-        stacked: Tensor = vmap(one)(self._leaves, self.buffers, images)
-        return stacked
-
-
-def _apart(logits: Tensor, num_replicas: int) -> Tensor:
-    """`[sample, replica x class]` as `[replica, sample, class]`."""
-    return logits.unflatten(1, (num_replicas, -1)).transpose(0, 1)
+    def _map(self, function: Callable[[nn.Module, Tensor], Tensor], batches: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.cat([function(model, batch) for batch in batches]) for model in self.models])

@@ -10,12 +10,13 @@ from ray import tune
 
 from analysis.storage import Store
 from trainables import family as families
+from trainables.executors import Wanted
 from trainables.recipe import BaseRecipe, Probes
 from trainables.rows import trial_row, write_failure
 from trainables.schedule import Base, Schedule
 
 
-def to_config(family: families.Family, dataset_hash: str, root: str, device: str, num_threads: int) -> dict[str, Any]:
+def to_config(family: families.Family, dataset_hash: str, root: str, device: str, num_threads: int, executor: Wanted) -> dict[str, Any]:
     """A family as the plain data that Tune carries to a worker."""
     return {
         "family": json.dumps(
@@ -30,6 +31,7 @@ def to_config(family: families.Family, dataset_hash: str, root: str, device: str
         "root": root,
         "device": device,
         "num_threads": num_threads,
+        "executor": executor,
     }
 
 
@@ -58,6 +60,7 @@ class FamilyTrainable(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
         self._begin(new_config)
         return True
 
@@ -66,7 +69,7 @@ class FamilyTrainable(tune.Trainable):
         families.prepare_process(config["num_threads"])
         self._family, self._store = from_config(config), Store(config["root"])
         self._dataset_hash = config["dataset_hash"]
-        self._run = families.run(self._family, self._store, config["device"])
+        self._run = families.run(self._family, self._store, config["device"], config["executor"])
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -90,6 +93,7 @@ class FamilyTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         self._run.close()
+        families.free_gpu()
 
 
 __all__ = ["FamilyTrainable", "from_config", "to_config"]

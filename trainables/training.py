@@ -16,12 +16,13 @@ from analysis.tables import LOSS_COLUMNS
 from trainables.activations import ACTIVATIONS
 from trainables.batches import EpochBatches
 from trainables.data import Dataset, Split
+from trainables.executors import EXECUTORS, Wanted, choose_executor
 from trainables.losses import LOSSES
 from trainables.models import build
+from trainables.precision import check_precision, products
 from trainables.recipe import BaseRecipe, Training
-from trainables.replicas import EXECUTORS, Executor, Replicas
+from trainables.replicas import Executor
 from trainables.schedule import Phase
-from trainables.stacking import blocking
 from trainables.streams import stream_seed
 
 SPLITS = ("train", "val", "test")
@@ -53,14 +54,16 @@ class Evaluation:
 class FamilyTraining:
     """All replicas of a family at an epoch boundary, and the means to move on: `set_phase`, `train_epoch`, `evaluate`."""
 
-    def __init__(self, recipe: BaseRecipe, data: Dataset, phase: Phase, device: str = "cpu", executor: Executor | None = None) -> None:
+    def __init__(self, recipe: BaseRecipe, data: Dataset, phase: Phase, device: str = "cpu", executor: Wanted = "auto") -> None:
         self.recipe, self.config = recipe, recipe.training
         self.device = torch.device(device)
-        self.executor: Executor = executor or EXECUTORS[self.device.type]
+        check_precision(self.config.precision, self.device.type)
+        shape, num_classes = data.image_shape, data.num_classes
+        self.executor: Executor = choose_executor(executor, self.device.type, recipe.model, shape, num_classes)
         seeds = [self.config.first_seed + index for index in range(self.config.replicas)]
-        sizes = (data.image_shape, data.num_classes)
-        blocks = [blocking(recipe.model, *sizes, self.config.batch_size, len(seeds))] if self.executor == "stacked" else []
-        self.replicas = Replicas(lambda: build(recipe.model, *sizes), seeds, self.device, self.executor, *blocks)
+        self.replicas = EXECUTORS[self.executor](
+            lambda: build(recipe.model, shape, num_classes), seeds, self.device, (self.config.batch_size, *shape), self.config.precision
+        )
         self.splits = {name: self._on_device(getattr(data, name)) for name in SPLITS}
         self.steps_per_epoch = len(self.splits["train"].labels) // self.config.batch_size
         if not self.steps_per_epoch:
@@ -71,8 +74,8 @@ class FamilyTraining:
         self.set_phase(phase)
 
     def _on_device(self, split: Split) -> Split:
-        plain = self.executor == "vmap" or self.replicas.is_interleaved
-        layout = torch.contiguous_format if plain else torch.channels_last
+        channels_last = self.replicas.channels_last and not self.replicas.is_interleaved
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         return Split(
             split.ids,
             split.images.to(self.device, memory_format=layout),
@@ -100,20 +103,26 @@ class FamilyTraining:
 
     def train_epoch(self) -> None:
         """One epoch of every replica, each in its own order. A replica whose loss is not finite is marked diverged and stands still."""
+        with products(self.config.precision):
+            total = self._train_steps()
+        self.epoch += 1
+        self._mark_diverged(~(total.isfinite() & self.replicas.is_finite()).cpu())
+
+    def _train_steps(self) -> Tensor:
+        """All steps of an epoch; the summed losses `[replica]`. Nothing in here reads back from the device, so that a GPU never waits."""
         self.replicas.train_mode(True)
         seeds, alive = self.replicas.seeds, self.alive
         batches = EpochBatches(self.config, self.splits["train"], seeds, self.epoch, self.replicas.is_interleaved)
         total = torch.zeros(len(seeds), device=self.device)
         for step in range(self.steps_per_epoch):
             noise = [stream_seed(seed, f"noise/{step}", self.epoch) for seed in seeds] if self.replicas.is_random else []
-            total += self.replicas.gradient(*batches[step], self.loss, alive, noise).to(self.device)
+            total += self.replicas.gradient(*batches[step], self.loss, alive, noise)
             if self.config.clip_norm is not None:
                 self.replicas.clip(self.config.clip_norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
             self.optimizer.step()
-        self.epoch += 1
-        self._mark_diverged(~(total.isfinite() & self.replicas.is_finite()).cpu())
+        return total
 
     def _mark_diverged(self, diverged: Tensor) -> None:
         """Record who diverged at this epoch `[replica]`."""

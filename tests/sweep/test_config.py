@@ -4,9 +4,12 @@ import re
 
 import pytest
 
-from sweep.check import check, check_here
-from sweep.config import ConfigError, Sweep, load, recipe_names
+from sweep.check import check, check_here, families_at_once
+from sweep.config import ConfigError, Resources, Sweep, load, recipe_names
 from sweep.plan import results_store
+from trainables import data as data_sets
+from trainables.benchmark import WORKLOADS
+from trainables.executors import EXECUTORS
 from trainables.recipe import Section
 
 SMALL = """
@@ -69,7 +72,13 @@ def test_overrides_are_yaml():
         ),
         (["training.nesterov=true", "training.momentum=0.0"], r"training: nesterov has no effect"),
         (["space.num_families=5"], r"space: num_families belongs to the samplers"),
-        (["resources.gpus_per_family=1.5"], r"resources: gpus_per_family is 1\.5; above 1 it must be a whole number"),
+        (["resources.gpus_per_family=1.5"], r"resources\.gpus_per_family: 1\.5 is refused: .*less than or equal to 1"),
+        (["resources.executor=vmpa"], r"resources\.executor: 'vmpa' is unknown; did you mean 'vmap'\? allowed: auto, loop, vmap, compiled"),
+        (["training.precision=tf32"], r"training\.precision: precision tf32 has no effect on a CPU"),
+        (
+            ["model={name: mobilenet_v2}", "resources.executor=vmap"],
+            r"resources\.executor: vmap cannot train 'mobilenet_v2', .*allowed: auto, loop",
+        ),
         (
             ["space.activations=[relu, tahn]"],
             r"space\.activations: unknown activation 'tahn'; did you mean 'tanh'\? allowed: relu",
@@ -195,13 +204,45 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     ("overrides", "match"),
     [
         (["resources.cpus_per_family=3.0", "resources.num_cpus=2"], r"resources\.cpus_per_family: 3 is more than the 2 CPUs"),
-        (["resources.gpus_per_family=64.0"], r"resources\.gpus_per_family: 64, but this machine has \d+ GPUs"),
+        (["resources.gpus_per_family=1.0"], r"resources\.gpus_per_family: 1, but this machine has \d+ GPUs"),
     ],
 )
 def test_what_the_machine_lacks_is_refused_where_it_would_run_but_can_be_planned(tmp_path, overrides, match):
     config = attempt(tmp_path, overrides=[*overrides, f"storage.path={tmp_path}"])
     with pytest.raises(ConfigError, match=match):
         check_here(config, results_store(config), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("cpus_per_family", "gpus_per_family", "cpus", "gpus", "slots"),
+    [
+        (1.0, 0.0, 4, 0, 4),
+        (1.0, 0.25, 16, 2, 8),
+        (1.0, 0.25, 3, 2, 3),
+        (1.0, 0.4, 16, 2, 4),
+        (0.1, 0.1, 3, 1, 10),
+        (2.0, 1.0, 3, 2, 1),
+        (0.3, 0.0, 3, 0, 10),
+    ],
+)
+def test_as_many_families_at_once_as_fit(cpus_per_family, gpus_per_family, cpus, gpus, slots):
+    wanted = Resources(cpus_per_family=cpus_per_family, gpus_per_family=gpus_per_family)
+    assert families_at_once(wanted, cpus, gpus) == slots
+
+
+def test_every_executor_can_be_asked_for():
+    assert Resources.model_json_schema()["properties"]["executor"]["enum"] == ["auto", *EXECUTORS]
+
+
+@pytest.mark.parametrize(("workload", "recipe"), [("small", "cells"), ("cifar10", "cifar10")])
+def test_the_benchmark_trains_what_the_recipes_train(workload, recipe):
+    """All but the number of replicas, which the benchmark varies."""
+    config, timed = load(recipe)[0], WORKLOADS[workload]
+    assert timed.model == config.model
+    assert timed.training == config.training.model_copy(update={"replicas": timed.training.replicas})
+    if workload == "small":
+        data = data_sets.load(config.data)
+        assert (timed.image_shape, timed.num_classes, timed.num_train) == (data.image_shape, data.num_classes, len(data.train))
 
 
 def test_every_key_is_described():

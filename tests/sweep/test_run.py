@@ -174,7 +174,9 @@ def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
     assert "8 skipped" in failures
     assert "python -m sweep.run --config my.yaml" in failures
     (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")
-    assert "20 of 20 families done" in finish(folder, "--config", "my.yaml")
+    assert "20 of 20 families done" in finish(folder, "--config", "my.yaml", "--set", "resources.executor=vmap")
+    computed = pd.read_parquet(folder / "results" / "tiny" / "trials")["device"].value_counts().to_dict()
+    assert computed == {"cpu loop": 6, "cpu vmap": 14}
 
 
 def wait_for(folder: Path, process: subprocess.Popen, num_families: int) -> None:

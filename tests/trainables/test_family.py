@@ -184,8 +184,8 @@ def test_poolings_are_views_of_the_same_map(small_recipe, small_data, tmp_path, 
 
 def test_states_recorded_with_other_probes_are_not_used(small_recipe, store, probes):
     finish(small_recipe, probes, CONTROL, store, [2])
-    assert not States(store).usable(families.setting(Probes(num_samples=12), "cpu", "stacked", 1))
-    assert not States(store).usable(families.setting(probes, "cpu", "stacked", 2))
+    assert not States(store).usable(families.setting(Probes(num_samples=12), "cpu", "grouped", 1))
+    assert not States(store).usable(families.setting(probes, "cpu", "grouped", 2))
     finish(small_recipe, Probes(num_samples=12), SWAP, store)
     trained = tables.read(store, "trials", ["schedule", "epochs_trained"]).set_index("schedule")["epochs_trained"]
     assert trained[str(SWAP)] == 5
@@ -196,7 +196,7 @@ def test_a_state_that_is_not_what_its_name_says_is_refused(small_recipe, small_d
     base, states = Base(small_recipe, small_data.hash), States(store)
     name = base.state_name(CONTROL, 2)
     history = base.history(CONTROL, 2, full=True)
-    where = families.setting(probes, "cpu", "stacked", 1)
+    where = families.setting(probes, "cpu", "grouped", 1)
     assert states.usable(where) == {name}
     state, records = states.load(name, history, where)
     history["base"]["training"]["learning_rate"] = 0.7

@@ -42,6 +42,7 @@ CHANGES = {
     "schedule": "cosine",
     "warmup_epochs": 1,
     "clip_norm": 1.0,
+    "precision": "bf16",
     "reset_optimizer_at_swap": True,
     "flip": True,
     "shift_px": 1,

@@ -8,10 +8,8 @@ as it is. On a CPU a small network's layers leave most of the processor idle, an
 from __future__ import annotations
 
 import copy
-import math
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +20,6 @@ from trainables.activations import HotSwap
 from trainables.models import build, is_random
 from trainables.recipe import Model
 
-# Bytes of the widest layer's output over a block: in training, where each replica has its own batch, and in evaluation. Beyond these
-# the layers of a block drive each other out of the processor's cache (benchmarks/README.md).
-TRAINING_BYTES, EVALUATION_BYTES = 4_000_000, 2_500_000
 _BY_CHANNEL = (
     HotSwap,
     nn.Identity,
@@ -90,20 +85,20 @@ class _Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class NotStackable(ValueError):
+class NotGroupable(ValueError):
     """A model with a part that does not keep its channels apart."""
 
 
-def stack(model: nn.Module, num_replicas: int) -> nn.Module:
+def group(model: nn.Module, num_replicas: int) -> nn.Module:
     """A module over `[sample, replica x channel, ...]` whose parameters and buffers have the replicas in front, by the model's names.
 
     Takes images of each replica's own `[sample, replica x channel, height, width]`, or shared ones `[sample, channel, height, width]`;
-    gives `[sample, replica x class]`. Raises NotStackable.
+    gives `[sample, replica x class]`. Raises NotGroupable.
     """
-    return _stacked(copy.deepcopy(model), num_replicas)
+    return _grouped(copy.deepcopy(model), num_replicas)
 
 
-def _stacked(module: nn.Module, num_replicas: int) -> nn.Module:
+def _grouped(module: nn.Module, num_replicas: int) -> nn.Module:
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
         return _Conv2d(module, num_replicas)
     if isinstance(module, nn.Linear):
@@ -119,9 +114,9 @@ def _stacked(module: nn.Module, num_replicas: int) -> nn.Module:
     children = list(module.named_children())
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     if not (flattens or isinstance(module, _BY_CHANNEL) or (children and not own)):
-        raise NotStackable(f"{type(module).__name__} does not keep its channels apart")
+        raise NotGroupable(f"{type(module).__name__} does not keep its channels apart")
     for name, child in children:
-        setattr(module, name, _stacked(child, num_replicas))
+        setattr(module, name, _grouped(child, num_replicas))
     if isinstance(module, nn.Sequential):
         for conv, norm in pairwise(module):
             if isinstance(conv, _Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
@@ -138,51 +133,23 @@ def _repeated(module: nn.Module, num_replicas: int) -> nn.Module:
     return module
 
 
-class Blocking(NamedTuple):
-    """Replicas that train as one block, and images that a block evaluates at once."""
-
-    num_replicas: int = 1
-    chunk: int = 64
-
-
-def blocking(model: Model, image_shape: tuple[int, int, int], num_classes: int, batch_size: int, num_replicas: int) -> Blocking:
-    """How to cut replicas into blocks: as many as keep the widest layer in the cache, one where the model cannot be stacked.
-
-    Depends on nothing but its arguments, so that every run cuts alike and rounds alike.
-    """
-    sample_bytes, stackable = _measured(model.model_dump_json(), image_shape, num_classes)
-    most = max(1, TRAINING_BYTES // (batch_size * sample_bytes)) if stackable else 1
-    size = math.ceil(num_replicas / math.ceil(num_replicas / most))
-    return Blocking(size, max(1, EVALUATION_BYTES // (size * sample_bytes)))
-
-
 @lru_cache(maxsize=8)
-def _measured(model_json: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[int, bool]:
-    """Bytes of the widest layer's output for one image, and whether two stacked networks compute what they do apart."""
+def is_groupable(model_json: str, image_shape: tuple[int, int, int], num_classes: int) -> bool:
+    """Whether a group of networks computes what they do apart: tried on two, with random images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models = [build(Model.model_validate_json(model_json), image_shape, num_classes) for _ in range(2)]
         images = torch.randn(2, 4, *image_shape)  # [replica, sample, channel, height, width]
-    sizes: list[int] = []
-    handles = [m.register_forward_hook(lambda module, args, y: sizes.append(y[0].nbytes)) for m in _leaves(models[0])]
-    with torch.no_grad():
-        copy.deepcopy(models[0]).eval()(images[0])
-    for handle in handles:
-        handle.remove()
-    return max(sizes), _agrees(models, images)
-
-
-def _leaves(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if not list(m.children())]
+    return _agrees(models, images)
 
 
 def _agrees(models: list[nn.Module], images: Tensor) -> bool:
-    """Whether the stack of networks computes what they do: in training on images of their own, in evaluation on the same ones."""
+    """Whether the group of networks computes what they do: in training on images of their own, in evaluation on the same ones."""
     if is_random(models[0]):
         return False
     try:
-        together = stack(models[0], len(models))
-    except NotStackable:
+        together = group(models[0], len(models))
+    except NotGroupable:
         return False
     states = [m.state_dict() for m in models]
     together.load_state_dict({name: torch.stack([s[name] for s in states]).reshape(v.shape) for name, v in together.state_dict().items()})
