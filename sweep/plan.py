@@ -1,4 +1,4 @@
-"""From schedules to a prefix tree: what is done, who trains what, and who waits for whom."""
+"""From families to a prefix tree: what is done, who trains what, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from analysis import tables
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
-from sweep.space import schedules
+from sweep.space import Changes, points, recipe_of
 from trainables.data import Dataset
 from trainables.family import Family, setting
 from trainables.replicas import EXECUTORS
@@ -23,11 +23,19 @@ from trainables.schedule import Base, Schedule, check_same
 from trainables.states import States
 
 
+class Member(NamedTuple):
+    """A family of the sweep: a schedule under a base recipe."""
+
+    base: Base
+    schedule: Schedule
+
+
 @dataclass(frozen=True)
 class Planned:
     """A family that remains to be run, and its place in the tree."""
 
     trial: str
+    base: Base
     schedule: Schedule
     start_epoch: int
     start_state: str | None
@@ -40,8 +48,7 @@ class Plan:
     """What a sweep has to do: `families` in all, `remaining` of them to run, controls first."""
 
     config: Sweep
-    base: Base
-    families: dict[str, Schedule]
+    families: dict[str, Member]
     done: frozenset[str]
     remaining: dict[str, Planned]
 
@@ -49,11 +56,11 @@ class Plan:
         """A remaining family as the worker gets it."""
         planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
         checkpoints = range(every, self.config.training.epochs, every) if every else ()
-        return Family(self.config.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
+        return Family(planned.base.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
 
     def row(self, trial: str) -> dict[str, Any]:
         """What a family's row of `trials` says before it has run."""
-        return trial_row(self.base, self.families[trial], self.config.probes)
+        return trial_row(*self.families[trial], self.config.probes)
 
     @cached_property
     def users(self) -> dict[str, set[str]]:
@@ -115,15 +122,25 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
 
     Raises NameMismatch where a finished family's stored recipe is another than that asked for.
     """
-    base = Base(config.recipe, data.hash)
-    families = {base.trial_name(schedule, config.probes): schedule for schedule in schedules(config.space)}
-    done = _done(store, base, families, config)
-    to_run = {trial: schedule for trial, schedule in families.items() if trial not in done}
+    families = _families(config, data.hash)
+    done = _done(store, families, config)
+    to_run = {trial: member for trial, member in families.items() if trial not in done}
     existing = States(store).usable(setting(config.probes, device(config), EXECUTORS[device(config)], num_threads(config)))
-    return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, existing))
+    return Plan(config, families, frozenset(done), _tree(to_run, config.training.epochs, existing))
 
 
-def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep) -> set[str]:
+def _families(config: Sweep, dataset_hash: str) -> dict[str, Member]:
+    """The families of a sweep by id, those of one base recipe with the same `Base`."""
+    bases: dict[Changes, Base] = {}
+    found: dict[str, Member] = {}
+    for changes, schedule in points(config):
+        if changes not in bases:
+            bases[changes] = Base(recipe_of(config, changes), dataset_hash)
+        found[bases[changes].trial_name(schedule, config.probes)] = Member(bases[changes], schedule)
+    return found
+
+
+def _done(store: Store, families: dict[str, Member], config: Sweep) -> set[str]:
     present = [trial for trial in tables.names(store, "trials") if trial in families]
     rows = tables.read(store, "trials", ["trial", "status", "recipe"], present)
     done = set()
@@ -131,19 +148,20 @@ def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep
         if status == "done":
             # Where the data came from is told, but not compared: what they are is in the base's hash.
             stored = {key: value for key, value in json.loads(recipe).items() if key != "data"}
-            check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(families[trial], config.probes))
+            base, schedule = families[trial]
+            check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(schedule, config.probes))
             done.add(trial)
     return done
 
 
-def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
+def _tree(to_run: dict[str, Member], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
     """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it."""
-    boundaries = sorted({epoch for schedule in to_run.values() for epoch in schedule.swap_epochs})
+    boundaries = sorted({epoch for member in to_run.values() for epoch in member.schedule.swap_epochs})
     candidates = range(1, num_epochs + 1) if existing else boundaries
     owners: dict[str, str] = {}
     saves: dict[str, dict[int, str]] = defaultdict(dict)
     starts: dict[str, tuple[int, str | None, str | None]] = {}
-    for trial, schedule in to_run.items():
+    for trial, (base, schedule) in to_run.items():
         start: tuple[int, str | None, str | None] = (0, None, None)
         names = {epoch: base.state_name(schedule, epoch) for epoch in candidates}
         for epoch in reversed(candidates):
@@ -159,4 +177,4 @@ def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: se
         for epoch in boundaries:
             if start[0] < epoch < num_epochs:
                 owners[names[epoch]] = trial
-    return {trial: Planned(trial, schedule, *starts[trial], saves[trial]) for trial, schedule in to_run.items()}
+    return {trial: Planned(trial, base, schedule, *starts[trial], saves[trial]) for trial, (base, schedule) in to_run.items()}

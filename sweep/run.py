@@ -132,7 +132,7 @@ def _delete_states(plan: Plan, store: Store) -> None:
     existing = set(states.names())
     if existing:
         epochs = range(1, plan.config.training.epochs + 1)
-        for name in existing & {plan.base.state_name(s, e) for s in plan.families.values() for e in epochs}:
+        for name in existing & {base.state_name(s, e) for base, s in plan.families.values() for e in epochs}:
             states.delete(name)
 
 

@@ -48,7 +48,8 @@ class PrefixSearcher(Searcher):
             trial = heapq.heappop(self._ready)[2]
             self.running[trial_id] = trial
             config = self.plan.config
-            family = to_config(self.plan.family(trial), self.plan.base.dataset_hash, self.store.root, device(config), num_threads(config))
+            dataset_hash = self.plan.remaining[trial].base.dataset_hash
+            family = to_config(self.plan.family(trial), dataset_hash, self.store.root, device(config), num_threads(config))
             return {"trial": trial, **family}
         if self.num_finished == len(self.plan.remaining):  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks

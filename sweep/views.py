@@ -37,7 +37,7 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
         by_kind.add_column(column, justify="left" if column == "swapped" else "right")
     replicas, num_epochs = found.config.training.replicas, found.config.training.epochs
     for kind in ("none", "activation", "loss", "both"):
-        trials = [t for t, s in found.families.items() if s.swapped == kind]
+        trials = [t for t, (_, schedule) in found.families.items() if schedule.swapped == kind]
         todo = [found.remaining[t] for t in trials if t in found.remaining]
         if trials:
             by_kind.add_row(
@@ -73,7 +73,7 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
 
 def _most_states(plan: Plan) -> int:
     """Training states that can lie there at once: those that families start from, and checkpoints."""
-    checkpoints = {plan.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
+    checkpoints = {p.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
     return len(checkpoints | set(plan.users))
 
 

@@ -110,8 +110,8 @@ def test_ray_changes_no_bit(undisturbed, tmp_path, same_tables):
     store, alone = Store(folder / "results" / "tiny"), Store(tmp_path)
     plan = make_plan(config, load_data(config.data), alone)
     some = list(plan.families.items())[::7]
-    for _, schedule in some:
-        list(run_family(Family(config.recipe, config.probes, schedule), alone))
+    for _, (base, schedule) in some:
+        list(run_family(Family(base.recipe, config.probes, schedule), alone))
         for path in (tmp_path / "states").glob("*"):
             path.unlink()
     same_tables(store, alone, [trial for trial, _ in some])
