@@ -82,8 +82,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Colle
             for name in measures:
                 measure, key = MEASURES[name], (name, digest, present.tobytes())
                 if key not in seen:
-                    factors = [measure.prepare(x) if there else None for x, there in zip(X, present, strict=True)]
-                    seen[key] = spread(measure.pairwise(factors))
+                    seen[key] = spread(measure.distances_of(X, present))
                 found = seen[key]
                 rows.append(
                     family
