@@ -12,15 +12,19 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from analysis.measures.similarity import MEASURES
+from analysis.metrics import MEANS, SPREAD, spread_names
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep, near
+from sweep.plan import num_proposals, results_store
+from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
 from sweep.space import corners, points, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.functions import UnknownName
 from trainables.losses import check_loss
-from trainables.models import build, check_layers, check_model
+from trainables.models import build, check_layers, check_model, default_layers
 from trainables.probes.activations import probe_set
 from trainables.recipe import Model
 from trainables.schedule import Schedule
@@ -69,14 +73,46 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             built = attempt("model", _try_model, model, data)
             if built is not None and config.probes.layers is not None:
                 attempt("probes.layers", check_layers, built, config.probes.layers)
+            if built is not None:
+                problems += check_objectives(config, config.probes.layers or default_layers(built))
+    problems += check_search(config)
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
-    if not problems and not points(config):
+    if not problems and not (num_proposals(config) if config.search.kind == "optuna" else points(config)):
         problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
     if problems or data is None:
         raise ConfigError(source, problems)
     return data
+
+
+def check_search(config: Sweep) -> list[str]:
+    """What is wrong with a search by Optuna before it has begun: options of the sampler, and where the study lives."""
+    search, problems = config.search, []
+    if search.kind == "optuna":
+        try:
+            sampler(search, 0)
+        except Exception as error:  # whatever the constructor says of its arguments
+            problems.append(f"search.sampler_options.{error}")
+        if search.storage is None and not results_store(config).is_local:
+            problems.append(
+                f"search.storage: null keeps the study beside the results, which works on a local disk only, not at {config.root}; "
+                "give a URL, sqlite:///... or postgresql://..."
+            )
+    return problems
+
+
+def check_objectives(config: Sweep, layers: list[str]) -> list[str]:
+    """Objectives that are no metric of a model with these layers recorded."""
+    probes = config.probes
+    spreads = spread_names(layers, probes.moments, probes.epochs)
+    allowed = f"{', '.join(MEANS)}, {SPREAD} with {', '.join(MEASURES)}; {', '.join(layers)}; {', '.join(probes.moments)}, epoch_<k>"
+    problems = []
+    for index, objective in enumerate(config.search.objectives):
+        if objective.metric not in [*MEANS, *spreads]:
+            hint = near(objective.metric, [*MEANS, *spreads])
+            problems.append(f"search.objectives[{index}].metric: {objective.metric!r} is no metric; {hint}allowed: {allowed}")
+    return problems
 
 
 def check_axes(config: Sweep) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ import pyarrow as pa
 from analysis import tables
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
-from sweep.space import Changes, points, recipe_of
+from sweep.space import Changes, Point, grid, num_firsts, num_stressed, points, recipe_of
+from sweep.study import SearchStudy
 from trainables.data import Dataset
 from trainables.family import Family, setting
 from trainables.replicas import EXECUTORS
@@ -28,6 +29,24 @@ class Member(NamedTuple):
 
     base: Base
     schedule: Schedule
+
+
+class Members:
+    """The families of a sweep, those of one base recipe with the same `Base`."""
+
+    def __init__(self, config: Sweep, dataset_hash: str) -> None:
+        self.config, self.dataset_hash = config, dataset_hash
+        self._bases: dict[Changes, Base] = {}
+
+    def member(self, point: Point) -> Member:
+        if point.changes not in self._bases:
+            self._bases[point.changes] = Base(recipe_of(self.config, point.changes), self.dataset_hash)
+        return Member(self._bases[point.changes], point.schedule)
+
+    def trial(self, point: Point) -> str:
+        """The family's id."""
+        base, schedule = self.member(point)
+        return base.trial_name(schedule, self.config.probes)
 
 
 @dataclass(frozen=True)
@@ -48,9 +67,12 @@ class Plan:
     """What a sweep has to do: `families` in all, `remaining` of them to run, controls first."""
 
     config: Sweep
+    members: Members
     families: dict[str, Member]
     done: frozenset[str]
     remaining: dict[str, Planned]
+    pruned: frozenset[str] = frozenset()  # given up early by the search: neither done nor to be run
+    num_unproposed: int = 0  # families that the search has yet to propose, at most
 
     def family(self, trial: str) -> Family:
         """A remaining family as the worker gets it."""
@@ -84,6 +106,22 @@ class Plan:
             below = [child.start_epoch - planned.start_epoch + longest[child.trial] for child in children[trial]]
             longest[trial] = max([num_epochs - planned.start_epoch, *below])
         return longest
+
+    def with_unproposed(self) -> Plan:
+        """This plan and the most that its search may add to it: whole families under the recipe as written, with their controls."""
+        space = self.config.space
+        if not self.num_unproposed:
+            return self
+        schedule = next(grid(space))
+        num_controls = int(min(self.num_unproposed, num_firsts(space))) if space.controls else 0
+        base = self.members.member(Point((), schedule)).base
+        more = {
+            f"unproposed {index}": Planned(
+                f"unproposed {index}", base, schedule if index < self.num_unproposed else schedule.control, 0, None, None, {}
+            )
+            for index in range(self.num_unproposed + num_controls)
+        }
+        return replace(self, remaining=self.remaining | more)
 
     @property
     def unique_replica_epochs(self) -> int:
@@ -122,36 +160,57 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
 
     Raises NameMismatch where a finished family's stored recipe is another than that asked for.
     """
-    families = _families(config, data.hash)
-    done = _done(store, families, config)
-    to_run = {trial: member for trial, member in families.items() if trial not in done}
+    found = Members(config, data.hash)
+    proposed = _proposed(found, store) if config.search.kind == "optuna" else []
+    families = {found.trial(point): found.member(point) for point in points(config, proposed)}
+    present = _recorded(store, families, config)
+    done = frozenset(trial for trial, status in present.items() if status == "done")
+    pruned = frozenset(trial for trial, status in present.items() if status == "pruned")
+    to_run = {trial: member for trial, member in families.items() if trial not in done | pruned}
     existing = States(store).usable(setting(config.probes, device(config), EXECUTORS[device(config)], num_threads(config)))
-    return Plan(config, families, frozenset(done), _tree(to_run, config.training.epochs, existing))
+    tree = _tree(to_run, config.training.epochs, existing)
+    return Plan(config, found, families, done, tree, pruned, num_proposals(config) - len(proposed))
 
 
-def _families(config: Sweep, dataset_hash: str) -> dict[str, Member]:
-    """The families of a sweep by id, those of one base recipe with the same `Base`."""
-    bases: dict[Changes, Base] = {}
-    found: dict[str, Member] = {}
-    for changes, schedule in points(config):
-        if changes not in bases:
-            bases[changes] = Base(recipe_of(config, changes), dataset_hash)
-        found[bases[changes].trial_name(schedule, config.probes)] = Member(bases[changes], schedule)
-    return found
+def num_proposals(config: Sweep) -> int:
+    """Stressed families that a search will have proposed in the end; 0 where nothing is proposed."""
+    search = config.search
+    return int(min(search.num_families or 0, num_stressed(config.space))) if search.kind == "optuna" else 0
 
 
-def _done(store: Store, families: dict[str, Member], config: Sweep) -> set[str]:
-    present = [trial for trial in tables.names(store, "trials") if trial in families]
+def _proposed(members: Members, store: Store) -> list[Point]:
+    """The points that the stored study has proposed. Raises ConfigError where they were families of another base recipe."""
+    study = SearchStudy.existing(members.config, store)
+    found: dict[Point, None] = {}
+    if study is None:
+        return []
+    for proposal in study.proposals():
+        if proposal.point is not None and proposal.state != "WAITING":
+            study.check_trial(proposal, members.trial(proposal.point))
+            found[proposal.point] = None
+    return list(found)
+
+
+def recorded(store: Store, trial: str, member: Member, config: Sweep) -> str | None:
+    """Whether a family is in the tables as `done`, or as `pruned` in a search that prunes; None if not."""
+    return _recorded(store, {trial: member}, config, [trial] if store.exists(f"trials/{trial}.parquet") else []).get(trial)
+
+
+def _recorded(store: Store, families: dict[str, Member], config: Sweep, present: list[str] | None = None) -> dict[str, str]:
+    """The families whose row stands, with its status. Raises NameMismatch where it is of another recipe than that asked for."""
+    if present is None:
+        present = [trial for trial in tables.names(store, "trials") if trial in families]
     rows = tables.read(store, "trials", ["trial", "status", "recipe"], present)
-    done = set()
+    standing = {"done"} if config.search.pruning is None else {"done", "pruned"}
+    found = {}
     for trial, status, recipe in rows.itertuples(index=False):
-        if status == "done":
+        if status in standing:
             # Where the data came from is told, but not compared: what they are is in the base's hash.
             stored = {key: value for key, value in json.loads(recipe).items() if key != "data"}
             base, schedule = families[trial]
             check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(schedule, config.probes))
-            done.add(trial)
-    return done
+            found[trial] = status
+    return found
 
 
 def _tree(to_run: dict[str, Member], num_epochs: int, existing: set[str]) -> dict[str, Planned]:

@@ -88,14 +88,20 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
         "shared prefixes trained once"
     )
+    for line in about_search(plan, store):
+        console.print(line, markup=False)
     again = command(config_name, overrides)
-    if plan.remaining:
+    if plan.remaining or plan.num_unproposed:
         outcome = run_plan(plan, store, console)
         plan = make_plan(config, data, store)
-        console.print(f"{len(plan.done)} of {len(plan.families)} families done in {duration(time.monotonic() - began)}")
+        pruned = f", {len(plan.pruned)} pruned" if plan.pruned else ""
+        console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {duration(time.monotonic() - began)}")
         if outcome.interrupted:
-            console.print(f"stopped: {len(plan.remaining)} families are left. To go on: {again}", markup=False)
+            proposed = f", and {plan.num_unproposed} to propose" if plan.num_unproposed else ""
+            console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {again}", markup=False)
             return 130
+        for line in about_search(plan, store):
+            console.print(line, markup=False)
     if not config.storage.keep_states and not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
@@ -109,6 +115,21 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def about_search(plan: Plan, store: Store) -> list[str]:
+    """How far a search with Optuna is, in a line or two; nothing for other kinds."""
+    from sweep.plan import num_proposals
+    from sweep.study import where
+
+    search = plan.config.search
+    if search.kind != "optuna":
+        return []
+    total = num_proposals(plan.config)
+    few = f": all that the space has, search.num_families is {search.num_families}" if total < (search.num_families or 0) else ""
+    aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in search.objectives)
+    place = where(plan.config, store)
+    return [f"search: {search.drawn_by} to {aims}; {total - plan.num_unproposed} of {total} families proposed{few}; study: {place}"]
 
 
 def _prepare(config: Sweep, data: Dataset, store: Store) -> None:

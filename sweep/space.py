@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
 from sweep.config import Space, Sweep
+from sweep.samplers import quiet
 from sweep.search import Range, number_type
 from trainables.recipe import BaseRecipe
 from trainables.schedule import Phase, Schedule
@@ -39,12 +39,15 @@ def recipe_of(config: Sweep, changes: Changes) -> BaseRecipe:
     return BaseRecipe(data=config.data, model=model, training=training)
 
 
-def points(config: Sweep) -> list[Point]:
-    """Every family to run, controls first, without repeats. Empty where the space is."""
+def points(config: Sweep, proposed: Iterable[Point] = ()) -> list[Point]:
+    """Every family to run, controls first, without repeats. Empty where the space is. With kind optuna the stressed ones are `proposed`."""
     space, search = config.space, config.search
-    everything = search.kind == "grid" or num_stressed(space) <= (search.num_families or 0)
+    everything = search.kind == "grid" or (search.kind == "random" and num_stressed(space) <= (search.num_families or 0))
     changes = list(_combinations(space, lambda axis: range(int(axis.low), int(axis.high) + 1))) if everything else [()]
-    stressed = [Point(c, s) for c in changes for s in _grid(space)] if everything else _draw(config)
+    if search.kind == "optuna":
+        stressed = list(proposed)
+    else:
+        stressed = [Point(c, s) for c in changes for s in grid(space)] if everything else _draw(config)
     given = [Point(c, Schedule.of(phases)) for c in changes for phases in space.schedules]
     controls: list[Point] = []
     if space.controls:
@@ -56,10 +59,16 @@ def points(config: Sweep) -> list[Point]:
 
 def num_stressed(space: Space) -> float:
     """Stressed families that the space has; infinity where a range of real numbers is among its axes."""
-    num_schedules: float = sum(1 for _ in _grid(space))
-    for key, axis in space.recipe.items():
-        num_schedules *= _length(key, axis)
-    return num_schedules
+    return sum(1 for _ in grid(space)) * _num_recipes(space)
+
+
+def num_firsts(space: Space) -> float:
+    """First phases that the space has under all its recipes: as many as there can be controls."""
+    return len(space.activations) * len(space.losses) * _num_recipes(space)
+
+
+def _num_recipes(space: Space) -> float:
+    return math.prod(_length(key, axis) for key, axis in space.recipe.items())
 
 
 def _length(key: str, axis: list[Any] | Range) -> float:
@@ -98,7 +107,7 @@ def _stressed(space: Space, activation: str, loss: str, to_activation: str, to_l
     return Schedule((*phases, *([Phase(epoch + length, activation, loss)] if length else [])))
 
 
-def _grid(space: Space) -> Iterator[Schedule]:
+def grid(space: Space) -> Iterator[Schedule]:
     """Every stressed schedule once: no two points of the axes have the same."""
     for values in product(*_schedule_axes(space).values()):
         schedule = _stressed(space, *values)
@@ -117,6 +126,13 @@ def _combinations(space: Space, values_of: Callable[[Range], Iterable[Any]]) -> 
         yield tuple((key, json.dumps(value)) for key, value in zip(space.recipe, values, strict=True))
 
 
+def every_value(space: Space) -> Iterator[dict[str, Any]]:
+    """Every combination of values of the axes, for a space without ranges of real numbers."""
+    choices = [range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Range) else axis for axis in axes(space).values()]
+    for values in product(*choices):
+        yield dict(zip(axes(space), values, strict=True))
+
+
 def at(key: str, axis: list[Any] | Range, share: float) -> Any:
     """The value that lies at a share in [0, 1] of an axis."""
     if not isinstance(axis, Range):
@@ -133,9 +149,7 @@ def _draw(config: Sweep) -> list[Point]:
     import optuna
 
     space, search = config.space, config.search
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of QMCSampler, since 2022
+    with quiet():
         sampler = (
             optuna.samplers.QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
             if search.sampler == "qmc"

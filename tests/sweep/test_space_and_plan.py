@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.config import Space, Sweep, load
-from sweep.plan import Member, Plan, _tree, make_plan
+from sweep.plan import Member, Members, Plan, _tree, make_plan
 from sweep.search import Range, Search
 from sweep.space import num_stressed, points, recipe_of
 from trainables.family import Family, run
@@ -151,7 +151,7 @@ def test_children_wait_for_the_longest_chain_first():
     some = [Schedule.of(pulse[:n]) for n in (1, 2, 3)]
     config = Sweep(name="x", training=Training(epochs=EPOCHS))
     members = {str(s): Member(BASE, s) for s in some}
-    plan = Plan(config, members, frozenset(), _tree(members, EPOCHS, set()))
+    plan = Plan(config, Members(config, BASE.dataset_hash), members, frozenset(), _tree(members, EPOCHS, set()))
     assert [p.start_epoch for p in plan.remaining.values()] == [0, 1, 5]
     assert [plan.critical_epochs[str(s)] for s in some] == [6, 5, 1]
     assert plan.unique_replica_epochs == (6 + 5 + 1) * 6
