@@ -72,7 +72,8 @@ class Plan:
     done: frozenset[str]
     remaining: dict[str, Planned]
     pruned: frozenset[str] = frozenset()  # given up early by the search: neither done nor to be run
-    num_unproposed: int = 0  # families that the search has yet to propose, at most
+    num_proposed: int = 0  # stressed families that the search has proposed
+    num_unproposed: int = 0  # and those that it has yet to propose, at most
 
     def family(self, trial: str) -> Family:
         """A remaining family as the worker gets it."""
@@ -169,7 +170,8 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
     to_run = {trial: member for trial, member in families.items() if trial not in done | pruned}
     existing = States(store).usable(setting(config.probes, device(config), EXECUTORS[device(config)], num_threads(config)))
     tree = _tree(to_run, config.training.epochs, existing)
-    return Plan(config, found, families, done, tree, pruned, num_proposals(config) - len(proposed))
+    num_unproposed = max(0, num_proposals(config) - len(proposed))
+    return Plan(config, found, families, done, tree, pruned, len(proposed), num_unproposed)
 
 
 def num_proposals(config: Sweep) -> int:

@@ -87,6 +87,8 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
         "shared prefixes trained once"
+        if plan.families
+        else f"{config.name}: families of {config.training.replicas} replicas, none known yet"
     )
     for line in about_search(plan, store):
         console.print(line, markup=False)
@@ -107,6 +109,8 @@ def run(config_name: str | None, overrides: list[str]) -> int:
     if config.analysis.enabled and plan.done:
         chosen = config.analysis
         analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, only=plan.done, console=console)
+        if config.search.kind == "optuna":
+            console.print("note: these families were chosen for what they measure: the verdict describes them, not the space")
     console.print(f"results: {store.root}", markup=False)
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)
@@ -125,11 +129,12 @@ def about_search(plan: Plan, store: Store) -> list[str]:
     search = plan.config.search
     if search.kind != "optuna":
         return []
-    total = num_proposals(plan.config)
-    few = f": all that the space has, search.num_families is {search.num_families}" if total < (search.num_families or 0) else ""
+    total = plan.num_proposed + plan.num_unproposed
+    wanted = search.num_families or 0
+    few = f" (the space has no more, search.num_families is {wanted})" if num_proposals(plan.config) < wanted else ""
     aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in search.objectives)
     place = where(plan.config, store)
-    return [f"search: {search.drawn_by} to {aims}; {total - plan.num_unproposed} of {total} families proposed{few}; study: {place}"]
+    return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {total} families proposed{few}; study: {place}"]
 
 
 def _prepare(config: Sweep, data: Dataset, store: Store) -> None:
