@@ -16,7 +16,7 @@ from analysis.measures.similarity import MEASURES
 from analysis.metrics import MEANS, SPREAD, spread_names
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep, near
-from sweep.plan import num_proposals, results_store
+from sweep.plan import num_proposals
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
 from sweep.space import corners, points, recipe_of
@@ -94,7 +94,7 @@ def check_search(config: Sweep) -> list[str]:
             sampler(search, 0)
         except Exception as error:  # whatever the constructor says of its arguments
             problems.append(f"search.sampler_options.{error}")
-        if search.storage is None and not results_store(config).is_local:
+        if search.storage is None and "://" in config.root and not config.root.startswith("file://"):
             problems.append(
                 f"search.storage: null keeps the study beside the results, which works on a local disk only, not at {config.root}; "
                 "give a URL, sqlite:///... or postgresql://..."
