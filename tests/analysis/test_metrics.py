@@ -11,7 +11,13 @@ from analysis.metrics import MEANS, metrics, spread_names
 
 @pytest.fixture
 def store(sweep):
-    return sweep(num_families=4, diverged={1: 1, 2: 4})
+    """Four families; one with a replica, one with all that diverged before the end, and one where one diverged before the swap."""
+    found = sweep(num_families=4, diverged={1: 1, 2: 4})
+    last = tables.names(found, "trials")[3]
+    replicas = tables.read(found, "replicas", only=[last]).drop(columns="schema_version")
+    replicas["diverged_at"] = [1, None, None, None]
+    tables.write(found, "replicas", last, {name: replicas[name].astype(object).where(replicas[name].notna(), None) for name in replicas})
+    return found
 
 
 def test_spreads_are_those_of_the_analysis(store):
@@ -35,7 +41,7 @@ def test_means_are_those_of_the_analysis_and_leave_out_who_diverged(store):
         for name, value in found.items():
             assert value == pytest.approx(row[name], rel=1e-12, nan_ok=True)
     num_diverged = table["num_diverged"].tolist()
-    assert num_diverged == [0, 1, 4, 0]
+    assert num_diverged == [0, 1, 4, 1]
     assert np.isnan(table["gap_accuracy"].tolist()).tolist() == [False, False, True, False]
 
 

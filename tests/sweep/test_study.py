@@ -8,18 +8,20 @@ import pytest
 from ray.tune.search import Searcher
 
 from analysis import tables
+from analysis.akp import at_first_swap, spreads
 from analysis.metrics import metrics
 from sweep.adaptive import AdaptiveSearcher, HopelessStopper
 from sweep.config import ConfigError, Space, Sweep
 from sweep.parameters import decode, distributions, encode
 from sweep.plan import make_plan
+from sweep.samplers import quiet
 from sweep.search import Objective, Pruning, Range, Search
 from sweep.space import at, axes, every_value, num_stressed, point
 from sweep.study import JOURNAL, SearchStudy
 from trainables.states import States
 from trainables.trainable import FamilyTrainable
 
-SPREAD = "spread/cka/block2/end"
+SPREAD, BEFORE = "spread/cka/block2/end", "spread/cka/block2/before_swap"
 OBJECTIVES = [Objective(metric=SPREAD, direction="maximize"), Objective(metric="gap_accuracy", direction="minimize")]
 SPACE = Space(
     activations=["relu", "tanh"], losses=["cross_entropy", "focal"], swap_epochs=[1, 2], swaps=["activation", "both"], pulse_epochs=[1, 2]
@@ -113,6 +115,9 @@ def test_a_search_trains_every_history_once_and_tells_what_the_tables_hold(sweep
     check_study(config, store, 6)
     assert set(trained(store).values()) == {1}
     rows = tables.read(store, "trials")
+    assert rows["started_from"].dropna().tolist() == [p.start_state for _, p in sorted(searcher.plan.remaining.items()) if p.start_state]
+    around = at_first_swap(spreads(store, ["cka"])).query("layer == 'block2' and moment == 'before_swap'").set_index("trial")["spread"]
+    assert {t: metrics(store, t, [BEFORE])[BEFORE] for t in around.index} == around.to_dict()
     assert set(rows["control"]) <= set(rows["trial"])
     assert rows["started_from"].notna().sum() >= 6, "stressed families continue from their controls"
 
@@ -155,6 +160,16 @@ def test_a_search_goes_on_where_it_was_cut_off(sweep, begin, store, small_data):
     assert all(study.trials[number].state.name == "COMPLETE" for number in running), "the same Optuna trial is told in the end"
 
 
+def test_a_sampler_that_only_repeats_itself_does_not_hold_the_search_up(sweep, begin, store):
+    config = sweep(Space(activations=["relu", "tanh"], losses=["focal"], swap_epochs=[1, 2], swaps=["activation"]), num_families=4)
+    searcher = begin(config)
+    fixed = {"activation": "relu", "loss": "focal", "to_activation": "tanh", "swap_epoch": 2}
+    with quiet():
+        searcher.study.study.sampler = optuna.samplers.PartialFixedSampler(fixed, optuna.samplers.RandomSampler(0))
+    assert len(drive(searcher)) == 2 + 4
+    check_study(config, store, 4)
+
+
 def test_what_finished_unheard_is_told_when_the_study_is_taken_up(sweep, begin, store):
     """The driver dies between a family's last table and the study."""
     config = sweep(num_families=3)
@@ -169,7 +184,7 @@ def test_what_finished_unheard_is_told_when_the_study_is_taken_up(sweep, begin, 
 
 
 def test_states_are_bounded_and_never_taken_from_who_waits(sweep, begin, store, monkeypatch):
-    config = sweep(max_states=2)
+    config = sweep(max_states=1)
     searcher, most = begin(config, num_slots=1), []
     save = States.save
 
@@ -181,8 +196,10 @@ def test_states_are_bounded_and_never_taken_from_who_waits(sweep, begin, store, 
     drive(searcher)
     assert not searcher.failed
     check_study(config, store, 6)
-    assert max(most) <= 2 + 1, "the bound, and the state that was just saved"
-    assert len(States(store).names()) <= 2
+    assert max(most) <= 1 + 1, "the bound, and the state that was just saved"
+    assert len(States(store).names()) <= 1
+    rows = tables.read(store, "trials").set_index("trial")["started_from"].dropna()
+    assert rows.to_dict() == {t: p.start_state for t, p in searcher.plan.remaining.items() if p.start_state}
 
 
 def test_a_failed_family_is_told_and_tried_again_by_the_next_run(sweep, begin, store, monkeypatch):
@@ -217,6 +234,21 @@ def test_hopeless_families_are_pruned_and_who_waits_for_them_is_not_lost(sweep, 
     assert (len(plan.pruned), plan.remaining, plan.num_unproposed) == (6, {}, 0)
     grid = config.model_copy(update={"search": Search()})
     assert not make_plan(grid, small_data, store).done, "a grid runs them in full"
+
+
+def test_who_waits_for_a_pruned_family_is_planned_anew(sweep, begin, store):
+    """Both swap at epoch 4, so that the second waits for the state that the first is going to save, but never does."""
+    space = Space(activations=["relu", "tanh", "sin"], losses=["focal"], swap_epochs=[1, 4], swaps=["activation"], controls=False)
+    pruning = Pruning(kind="threshold", lower=1.0, warmup_epochs=2)
+    config = sweep(space, objectives=[Objective(metric="test_accuracy", direction="maximize")], pruning=pruning, num_families=2)
+    searcher = begin(config)
+    for function in ("tanh", "sin"):
+        searcher.study.study.enqueue_trial({"activation": "relu", "loss": "focal", "to_activation": function, "swap_epoch": 4})
+    drive(searcher, num_steps=1)
+    (waiting,) = (planned for planned in searcher.plan.remaining.values() if planned.parent)
+    assert waiting.start_epoch == 4
+    drive(begin(config))
+    assert tables.read(store, "trials")["status"].tolist() == ["pruned"] * 2
 
 
 def test_a_study_of_another_search_is_refused(sweep, begin, store, small_data):
