@@ -41,7 +41,10 @@ class AdaptiveSearcher(PrefixSearcher):
         self.num_unproposed = plan.num_unproposed
         kind = device(self.config)
         usable = self.states.usable(setting(self.config.probes, kind, EXECUTORS[kind], num_threads(self.config)))
-        self._kept = dict.fromkeys(sorted(usable))  # training states, the least recently used first
+        num_epochs = self.config.training.epochs
+        own = {base.state_name(schedule, epoch) for base, schedule in plan.families.values() for epoch in range(1, num_epochs)}
+        self._kept = dict.fromkeys(sorted(usable & own))  # training states of this search, the least recently used first
+        self._foreign = usable - own  # those of whatever else ran in this folder: used, never deleted
         self._promised: dict[str, str] = {}  # training states that a planned family is going to save, and that family
         self._needed: dict[str, set[str]] = defaultdict(set)  # training states that planned families start from, and those
         self._asked: dict[str, list[int]] = {}  # planned families and the Optuna trials that wait for them
@@ -138,7 +141,7 @@ class AdaptiveSearcher(PrefixSearcher):
         start_epoch, state = 0, None
         for epoch in reversed(range(1, self.config.training.epochs)):
             name = base.state_name(schedule, epoch)
-            if name in self._kept or name in self._promised:
+            if name in self._kept or name in self._foreign or name in self._promised:
                 start_epoch, state = epoch, name
                 break
         saves = {epoch: base.state_name(schedule, epoch) for epoch in self._shared_epochs(schedule) if epoch > start_epoch}

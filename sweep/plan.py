@@ -85,6 +85,13 @@ class Plan:
         """What a family's row of `trials` says before it has run."""
         return trial_row(*self.families[trial], self.config.probes)
 
+    def label(self, trial: str) -> str:
+        """A family for people: its schedule, and its values of the axes over the base recipe."""
+        base, schedule = self.families[trial]
+        sections = {"model": base.recipe.model, "training": base.recipe.training}
+        varied = [key.partition(".") for key in self.config.space.recipe]
+        return " ".join([str(schedule), *(f"{key}={getattr(sections[section], key)}" for section, _, key in varied)])
+
     @cached_property
     def users(self) -> dict[str, set[str]]:
         """Training states that remaining families start from, and those families."""

@@ -47,21 +47,21 @@ class ProgressLine(tune.Callback):
             diverged = f"  {result['num_diverged']} diverged" if result["num_diverged"] else ""
             gap = result["train_accuracy"] - result["test_accuracy"]
             self.console.print(
-                f"{name}  {self.plan.remaining[name].schedule!s:<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
+                f"{name}  {self.plan.label(name):<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
                 f"  {result['seconds']:.1f} s{diverged}",
                 highlight=False,
                 markup=False,
             )
         elif result["status"] == "failed":
             self.console.print(
-                f"{name}  {self.plan.remaining[name].schedule!s:<46}  failed: {result['error']}",
+                f"{name}  {self.plan.label(name):<46}  failed: {result['error']}",
                 highlight=False,
                 markup=False,
                 style="red",
             )
         elif name in self.searcher.reasons:
             self.console.print(
-                f"{name}  {self.plan.remaining[name].schedule!s:<46}  pruned: {self.searcher.reasons[name]}",
+                f"{name}  {self.plan.label(name):<46}  pruned: {self.searcher.reasons[name]}",
                 highlight=False,
                 markup=False,
             )

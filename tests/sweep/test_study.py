@@ -18,6 +18,8 @@ from sweep.samplers import quiet
 from sweep.search import Objective, Pruning, Range, Search
 from sweep.space import at, axes, every_value, num_stressed, point
 from sweep.study import JOURNAL, SearchStudy
+from trainables.family import Family, run
+from trainables.schedule import Schedule
 from trainables.states import States
 from trainables.trainable import FamilyTrainable
 
@@ -183,7 +185,7 @@ def test_what_finished_unheard_is_told_when_the_study_is_taken_up(sweep, begin, 
     check_study(config, store, 3)
 
 
-def test_states_are_bounded_and_never_taken_from_who_waits(sweep, begin, store, monkeypatch):
+def test_states_are_bounded(sweep, begin, store, monkeypatch):
     config = sweep(max_states=1)
     searcher, most = begin(config, num_slots=1), []
     save = States.save
@@ -198,8 +200,25 @@ def test_states_are_bounded_and_never_taken_from_who_waits(sweep, begin, store, 
     check_study(config, store, 6)
     assert max(most) <= 1 + 1, "the bound, and the state that was just saved"
     assert len(States(store).names()) <= 1
-    rows = tables.read(store, "trials").set_index("trial")["started_from"].dropna()
-    assert rows.to_dict() == {t: p.start_state for t, p in searcher.plan.remaining.items() if p.start_state}
+
+
+def test_a_state_is_never_taken_from_who_waits_for_it(sweep, begin, store):
+    """The control saves a state at each epoch while there may be one; the family that waits for the first still starts from it."""
+    space = Space(activations=["relu", "tanh"], losses=["focal"], swap_epochs=[1, 2, 3, 4], swaps=["activation"])
+    searcher = begin(sweep(space, max_states=1, num_families=1), num_slots=1)
+    searcher.study.study.enqueue_trial({"activation": "relu", "loss": "focal", "to_activation": "tanh", "swap_epoch": 1})
+    drive(searcher)
+    assert sorted(tables.read(store, "trials")["epochs_trained"]) == [4, 5]
+
+
+def test_states_of_another_recipe_in_the_same_folder_are_left_alone(sweep, begin, store):
+    config = sweep(max_states=1, num_families=2)
+    other = config.recipe.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 0.01})})
+    list(run(Family(other, config.probes, Schedule.of([[0, "relu", "focal"]]), frozenset({1, 2})), store))
+    before = States(store).names()
+    drive(begin(config))
+    assert len(before) == 2
+    assert set(before) < set(States(store).names())
 
 
 def test_a_failed_family_is_told_and_tried_again_by_the_next_run(sweep, begin, store, monkeypatch):
