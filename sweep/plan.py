@@ -89,8 +89,10 @@ class Plan:
         """A family for people: its schedule, and its values of the axes over the base recipe."""
         base, schedule = self.families[trial]
         sections = {"model": base.recipe.model, "training": base.recipe.training}
-        varied = [key.partition(".") for key in self.config.space.recipe]
-        return " ".join([str(schedule), *(f"{key}={getattr(sections[section], key)}" for section, _, key in varied)])
+        varied = {key: getattr(sections[section], key) for section, _, key in (key.partition(".") for key in self.config.space.recipe)}
+        return " ".join(
+            [str(schedule), *(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in varied.items())]
+        )
 
     @cached_property
     def users(self) -> dict[str, set[str]]:
