@@ -311,6 +311,10 @@ def test_a_search_with_several_objectives(tmp_path):
     assert set(trained.values()) == {1}, "an epoch of a history was trained twice"
     assert not list((results / "states").glob("*"))
     assert "Traceback" not in output
+    assert trials["base"].nunique() == 2
+    spreads = pd.read_parquet(results / "analysis" / "spread.parquet")
+    finish(folder, "results/search", "--permutations", "99", module="analysis")
+    pd.testing.assert_frame_equal(pd.read_parquet(results / "analysis" / "spread.parquet"), spreads)
     status = finish(folder, "status", "--config", "my.yaml", module="sweep")
     assert f"{len(trials)} families: {len(trials)} done" in status
     assert "6 of 6 families proposed" in status
