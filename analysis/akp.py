@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from analysis import tables
 from analysis.measures.dispersion import Spread, spread
@@ -43,17 +45,34 @@ SHARED = "families with the same history before this moment share one spread: ti
 def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
     """The trials to compare: done, with activations, and in `only` (default: of the most frequent base recipe and probes).
 
-    So no schedule is counted twice, however often the folder was used.
+    So no schedule is counted twice, however often the folder was used. Base recipes that differ only in what the sweep varies are one.
     """
     trials = tables.read(store, "trials")
     trials = trials[(trials["status"] == "done") & trials["trial"].isin(tables.names(store, "activations"))]
     if only is not None:
         trials = trials[trials["trial"].isin(list(only))]
     elif len(trials):
-        probes = trials["recipe"].map(lambda recipe: json.dumps(json.loads(recipe).get("probes"), sort_keys=True))
-        setup = trials["base"] + probes
+        varied = _varied(store)
+        setup = trials["recipe"].map(lambda recipe: _setup(json.loads(recipe), varied)) + ("" if varied else trials["base"])
         trials = trials[setup == setup.value_counts().sort_index().idxmax()]
     return trials.sort_values("trial", ignore_index=True)
+
+
+def _varied(store: Store) -> list[str]:
+    """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate."""
+    if not store.exists("sweep.yaml"):
+        return []
+    sweep = yaml.safe_load(store.read("sweep.yaml"))
+    return list(((sweep or {}).get("space") or {}).get("recipe") or {})
+
+
+def _setup(recipe: dict[str, Any], varied: Sequence[str]) -> str:
+    """What the families of one sweep have in common: probes, and the base recipe without what is varied."""
+    base = recipe.get("base") or {}
+    for key in varied:
+        section, _, name = key.partition(".")
+        base.get(section, {}).pop(name, None)
+    return json.dumps([recipe.get("probes"), base if varied else None], sort_keys=True)
 
 
 def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarray]:
@@ -82,8 +101,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Colle
             for name in measures:
                 measure, key = MEASURES[name], (name, digest, present.tobytes())
                 if key not in seen:
-                    factors = [measure.prepare(x) if there else None for x, there in zip(X, present, strict=True)]
-                    seen[key] = spread(measure.pairwise(factors))
+                    seen[key] = spread(measure.distances_of(X, present))
                 found = seen[key]
                 rows.append(
                     family

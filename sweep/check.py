@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
@@ -9,17 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
+from analysis.measures.similarity import MEASURES
+from analysis.metrics import MEANS, SPREAD, spread_names
 from analysis.storage import Store
-from sweep.config import ConfigError, Resources, Sweep
-from sweep.space import schedules
+from sweep.config import ConfigError, Resources, Sweep, near
+from sweep.plan import num_proposals
+from sweep.samplers import sampler
+from sweep.search import RECIPE_KEYS, Range, number_type
+from sweep.space import corners, points, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.executors import choose_executor
 from trainables.functions import UnknownName
 from trainables.losses import check_loss
-from trainables.models import build, check_layers, check_model
+from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
 from trainables.recipe import Model
@@ -52,27 +59,101 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
                 f"space.{key}: a swap at epoch {', '.join(map(str, outside))} lies outside the training; "
                 f"allowed: 1 to {num_epochs - 1} (training.epochs is {num_epochs})"
             )
-    attempt("model.name", check_model, config.model)
+    axes_problems = check_axes(config)
+    problems += axes_problems
+    recipes = [config.recipe] if axes_problems else [config.recipe, *(recipe_of(config, changes) for changes in corners(config.space))]
+    models = list({recipe.model.model_dump_json(): recipe.model for recipe in recipes}.values())
+    for model in models:
+        attempt("model.name", check_model, model)
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
-        if config.training.batch_size > len(data.train.labels):
-            problems.append(f"training.batch_size: {config.training.batch_size} is more than the {len(data.train.labels)} training images")
+        batch_size = max(recipe.training.batch_size for recipe in recipes)
+        if batch_size > len(data.train.labels):
+            problems.append(f"training.batch_size: {batch_size} is more than the {len(data.train.labels)} training images")
         attempt("probes.num_samples", probe_set, data, config.probes)
     if data is not None and not any(p.startswith("model") for p in problems):
-        model = attempt("model", _try_model, config.model, data)
-        if model is not None and config.probes.layers is not None:
-            attempt("probes.layers", check_layers, model, config.probes.layers)
         where = "cuda" if config.resources.gpus_per_family else "cpu"
-        attempt("training.precision", check_precision, config.training.precision, where)
-        attempt("resources.executor", choose_executor, config.resources.executor, where, config.model, data.image_shape, data.num_classes)
+        for precision in dict.fromkeys(recipe.training.precision for recipe in recipes):
+            attempt("training.precision", check_precision, precision, where)
+        for model in models:
+            built = attempt("model", _try_model, model, data)
+            attempt("resources.executor", choose_executor, config.resources.executor, where, model, data.image_shape, data.num_classes)
+            if built is not None and config.probes.layers is not None:
+                attempt("probes.layers", check_layers, built, config.probes.layers)
+            if built is not None:
+                problems += check_objectives(config, config.probes.layers or default_layers(built))
+    problems += check_search(config)
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
-    if not problems and not schedules(space):
+    if not problems and not (num_proposals(config) if config.search.kind == "optuna" else points(config)):
         problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
     if problems or data is None:
         raise ConfigError(source, problems)
     return data
+
+
+def check_search(config: Sweep) -> list[str]:
+    """What is wrong with a search by Optuna before it has begun: options of the sampler, and where the study lives."""
+    search, problems = config.search, []
+    if search.kind == "optuna":
+        try:
+            sampler(search, 0)
+        except Exception as error:  # whatever the constructor says of its arguments
+            problems.append(f"search.sampler_options.{error}")
+        if search.storage is None and "://" in config.root and not config.root.startswith("file://"):
+            problems.append(
+                f"search.storage: null keeps the study beside the results, which works on a local disk only, not at {config.root}; "
+                "give a URL, sqlite:///... or postgresql://..."
+            )
+    return problems
+
+
+def check_objectives(config: Sweep, layers: list[str]) -> list[str]:
+    """Objectives that are no metric of a model with these layers recorded."""
+    probes = config.probes
+    spreads = spread_names(layers, probes.moments, probes.epochs)
+    allowed = f"{', '.join(MEANS)}, {SPREAD} with {', '.join(MEASURES)}; {', '.join(layers)}; {', '.join(probes.moments)}, epoch_<k>"
+    problems = []
+    for index, objective in enumerate(config.search.objectives):
+        if objective.metric not in [*MEANS, *spreads]:
+            hint = near(objective.metric, [*MEANS, *spreads])
+            problems.append(f"search.objectives[{index}].metric: {objective.metric!r} is no metric; {hint}allowed: {allowed}")
+    return problems
+
+
+def check_axes(config: Sweep) -> list[str]:
+    """What is wrong with the axes over the base recipe: keys, kinds of axes, values, and values together."""
+    problems = []
+    for key, axis in config.space.recipe.items():
+        where = f"space.recipe.{key}"
+        if key not in RECIPE_KEYS:
+            problems.append(f"{where}: cannot be varied; {near(key, RECIPE_KEYS)}allowed: {', '.join(RECIPE_KEYS)}")
+        elif isinstance(axis, Range) and config.search.kind == "grid":
+            problems.append(f"{where}: a range has no grid; give a list of choices, or another search.kind than grid")
+        elif isinstance(axis, Range) and number_type(key) is None:
+            problems.append(f"{where}: holds no number, so a range is refused; give a list of choices")
+        else:
+            values = [axis.low, axis.high] if isinstance(axis, Range) else axis
+            refused = {str(value): _refusal(config, {key: value}, key) for value in values}
+            problems += [f"{where}: {value} is refused: {why}" for value, why in refused.items() if why]
+    if not problems:
+        together = (_refusal(config, {k: json.loads(v) for k, v in changes}) for changes in corners(config.space))
+        problems += [f"space.recipe: {why}" for why in dict.fromkeys(together) if why][:3]
+    return problems
+
+
+def _refusal(config: Sweep, values: dict[str, Any], key: str | None = None) -> str | None:
+    """Why the base recipe refuses values of its keys; with `key`, why it refuses that one, whatever the others are."""
+    try:
+        recipe_of(config, tuple((k, json.dumps(v)) for k, v in values.items()))
+    except ValidationError as error:
+        for e in error.errors():
+            if key is None or key.rpartition(".")[2] in e["loc"]:
+                shown = ", ".join(f"{k} {v!r}" for k, v in values.items())
+                text = str(e.get("ctx", {}).get("error", e["msg"]))
+                return f"{shown}: {text}" if key is None else text
+    return None
 
 
 def _try_model(config: Model, data: data_sets.Dataset) -> nn.Module:

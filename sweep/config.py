@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
+from sweep.search import Axis, Search
 from trainables.recipe import (
-    MAX_SEED,
     BaseRecipe,
     CellsData,
     Data,
@@ -44,17 +44,8 @@ class ConfigError(ValueError):
 
 
 class Space(Section):
-    """Which schedules to run."""
+    """Which families there are: schedules, and what of the base recipe is varied."""
 
-    sampler: Literal["grid", "random", "qmc"] = Field(
-        "grid",
-        description="grid runs every schedule of the space; random and qmc (quasi-random, Sobol) draw num_families of them.",
-    )
-    num_families: Annotated[int, Field(ge=1)] | None = Field(
-        None,
-        description="Stressed families drawn by random or qmc; their controls come on top. Only with those samplers.",
-    )
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of random and qmc.")
     activations: Annotated[list[str], Unique] = Field(
         ["relu", "tanh", "gelu"],
         description="Activations, each swapped for each other; names or package.module:function.",
@@ -74,12 +65,11 @@ class Space(Section):
     )
     controls: bool = Field(True, description="Run the control of every stressed family too.")
     schedules: list[list[list[int | str]]] = Field([], description="Further schedules in full: lists of [start_epoch, activation, loss].")
-
-    @model_validator(mode="after")
-    def _effective(self) -> Space:
-        if (self.num_families is None) != (self.sampler == "grid"):
-            raise ValueError(f"num_families belongs to the samplers random and qmc, and they need it (sampler is {self.sampler})")
-        return self
+    recipe: dict[str, Axis] = Field(
+        {},
+        description="Values of the base recipe to vary: key, e.g. training.learning_rate, to a list of choices, or to a range "
+        "{low, high, log}; ranges not with kind grid. Keys of model and training but epochs, replicas and first_seed.",
+    )
 
 
 class Resources(Section):
@@ -137,7 +127,8 @@ class Sweep(Section):
     model: Model = Field(default_factory=Model, description="The network.")
     training: Training = Field(default_factory=Training, description="Optimisation and replicas.")
     probes: Probes = Field(default_factory=Probes, description="What is recorded.")
-    space: Space = Field(default_factory=Space, description="Which schedules.")
+    space: Space = Field(default_factory=Space, description="Which families there are.")
+    search: Search = Field(default_factory=Search, description="Which of them are run.")
     resources: Resources = Field(default_factory=Resources, description="What a family may use.")
     storage: Storage = Field(default_factory=Storage, description="Where results go.")
     analysis: Analysis = Field(default_factory=Analysis, description="What is computed at the end.")
@@ -209,7 +200,7 @@ def _read(config: str) -> tuple[str, str]:
     if config not in names:
         raise ConfigError(
             config,
-            [f"neither a file nor a shipped recipe; {_near(config, names)}allowed: {', '.join(names)}, or a .yaml file"],
+            [f"neither a file nor a shipped recipe; {near(config, names)}allowed: {', '.join(names)}, or a .yaml file"],
         )
     return (resources.files("sweep.recipes") / f"{config}.yaml").read_text(encoding="utf-8"), f"recipe {config}"
 
@@ -229,9 +220,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError("--set", [f"{path}: {text!r} is not a YAML value"]) from None
 
 
-def _near(name: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), allowed, n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
+def near(name: str, allowed: list[str]) -> str:
+    """`did you mean ...? ` where one of the allowed names is close."""
+    found = difflib.get_close_matches(str(name), allowed, n=1)
+    return f"did you mean {found[0]!r}? " if found else ""
 
 
 def _section(path: list[str | int]) -> type[BaseModel] | None:
@@ -248,27 +240,32 @@ def _section(path: list[str | int]) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+def _is_tag(loc: list[str | int], index: int) -> bool:
+    """Whether a part of pydantic's path is no key of the file, but says which kind of section stands there."""
+    return (index == 1 and loc[0] == "data" and loc[1] in _SOURCES) or (index == 3 and loc[:2] == ["space", "recipe"])
+
+
 def _explain(error: dict[str, Any]) -> str:
     """One of pydantic's errors as a line."""
     loc = list(error["loc"])
     section = _section(loc[:-1])
-    shown = [part for index, part in enumerate(loc) if not (index == 1 and loc[0] == "data" and part in _SOURCES)]
+    shown = [part for index, part in enumerate(loc) if not _is_tag(loc, index)]
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind in ("int_type", "string_type") and shown[-1:] in (["int"], ["str"]):  # a member of a union
         key = key.rpartition(".")[0]
     if kind == "extra_forbidden" and section is not None:
         allowed = list(section.model_fields)
-        return f"{key}: unknown key; {_near(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}"
+        return f"{key}: unknown key; {near(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}"
     if kind == "missing":
         return f"{key}: missing"
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         given = value.get("source") if isinstance(value, dict) else value
         what = "missing" if kind == "union_tag_not_found" else f"{given!r} is unknown"
-        return f"data.source: {what}; {_near(str(given), list(_SOURCES))}allowed: {', '.join(_SOURCES)}"
+        return f"data.source: {what}; {near(str(given), list(_SOURCES))}allowed: {', '.join(_SOURCES)}"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
-        return f"{key}: {value!r} is unknown; {_near(str(value), allowed)}allowed: {', '.join(allowed)}"
+        return f"{key}: {value!r} is unknown; {near(str(value), allowed)}allowed: {', '.join(allowed)}"
     if kind == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
     field = section.model_fields.get(str(loc[-1])) if section is not None else None

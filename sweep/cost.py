@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 
 from analysis import tables
 from analysis.storage import Store
-from sweep.plan import Plan, device, num_threads
+from sweep.config import Sweep
+from sweep.plan import Plan, Planned, device, num_threads
 from trainables.data import Dataset
 from trainables.family import prepare_process
 from trainables.models import build
@@ -34,27 +36,42 @@ class Cost:
 
 
 def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
-    """The cost of the remaining families. Trains a few steps where no finished family of this base recipe tells."""
-    recipe = plan.config.recipe
-    where = device(plan.config) if torch.cuda.is_available() else "cpu"
+    """The cost of the remaining families. Trains a few steps of each model of which no finished family of the same base recipes tells."""
     prepare_process(num_threads(plan.config))
-    changes = {"replicas": 2} if where == device(plan.config) else {"replicas": 2, "precision": "float32"}
+    of_model: dict[str, list[Planned]] = defaultdict(list)
+    for planned in plan.remaining.values():
+        of_model[planned.base.recipe.model.model_dump_json()].append(planned)
+    parts = [_of_one_model(some, plan.config, data, store) for some in of_model.values()]
+    sources = list(dict.fromkeys(part.source for part in parts))
+    return Cost(
+        sum(part.seconds for part in parts),
+        "; ".join(sources),
+        sum(part.table_bytes for part in parts),
+        max(part.state_bytes for part in parts),
+    )
+
+
+def _of_one_model(some: list[Planned], config: Sweep, data: Dataset, store: Store) -> Cost:
+    recipe = some[0].base.recipe
+    where = device(config) if torch.cuda.is_available() else "cpu"
+    changes = {"replicas": 2} if where == device(config) else {"replicas": 2, "precision": "float32"}
     two = recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
-    executor = "vmap" if plan.config.resources.executor == "compiled" else plan.config.resources.executor  # compiling takes a minute
-    training = FamilyTraining(two, data, next(iter(plan.remaining.values())).schedule.phases[0], where, executor)
-    seconds, source = _recorded(plan, store)
+    executor = "vmap" if config.resources.executor == "compiled" else config.resources.executor  # compiling takes a minute
+    training = FamilyTraining(two, data, some[0].schedule.phases[0], where, executor)
+    seconds, source = _recorded({p.base.name for p in some}, store)
     if seconds is None:
         seconds, source = _probed(training, data), f"timed on a few steps on this machine's {where}"
-    return Cost(seconds * plan.unique_replica_epochs, source, *_bytes(plan, data, training))
+    num_replica_epochs = sum(config.training.epochs - p.start_epoch for p in some) * config.training.replicas
+    return Cost(seconds * num_replica_epochs, source, *_bytes(some, config, data, training))
 
 
-def _recorded(plan: Plan, store: Store) -> tuple[float | None, str]:
+def _recorded(bases: set[str], store: Store) -> tuple[float | None, str]:
     rows = tables.read(store, "trials", ["base", "status", "epochs_trained", "num_replicas", "train_s", "record_s"])
-    rows = rows[(rows["base"] == plan.base.name) & (rows["status"] == "done") & (rows["epochs_trained"] > 0)]
+    rows = rows[rows["base"].isin(bases) & (rows["status"] == "done") & (rows["epochs_trained"] > 0)]
     if rows.empty:
         return None, ""
     spent = (rows["train_s"] + rows["record_s"]).sum() / (rows["epochs_trained"] * rows["num_replicas"]).sum()
-    return float(spent), f"from {len(rows)} finished families of this base recipe"
+    return float(spent), f"from {len(rows)} finished families of the same base recipe"
 
 
 def _probed(training: FamilyTraining, data: Dataset) -> float:
@@ -84,16 +101,16 @@ def _probed(training: FamilyTraining, data: Dataset) -> float:
     return step_s * training.steps_per_epoch + image_s * num_images
 
 
-def _bytes(plan: Plan, data: Dataset, training: FamilyTraining) -> tuple[float, float]:
+def _bytes(some: list[Planned], config: Sweep, data: Dataset, training: FamilyTraining) -> tuple[float, float]:
     """Bytes of all tables, and the largest that one training state can be with what was recorded on the way to it."""
-    config, replicas, num_epochs = plan.config, plan.config.training.replicas, plan.config.training.epochs
-    model = build(config.model, data.image_shape, data.num_classes)
+    replicas, num_epochs = config.training.replicas, config.training.epochs
+    model = build(training.recipe.model, data.image_shape, data.num_classes)
     probe = ActivationsProbe(config.probes.model_copy(update={"moments": ["init"]}), data, model, training.device)
     probe.look(Look("init", training))
     layers = [values for key, values in probe.records.items() if not key.startswith("shape/")]
     values_bytes = sum(values[0].nbytes for values in layers) * replicas
     table_bytes = most_records = 0.0
-    for planned in plan.remaining.values():
+    for planned in some:
         num_swaps = len(planned.schedule.swap_epochs)
         counts = {"init": 1, "before_swap": num_swaps, "after_swap": num_swaps, "end": 1}
         num_looks = sum(counts[moment] for moment in config.probes.moments) + len(config.probes.epochs)

@@ -1,20 +1,21 @@
-"""From schedules to a prefix tree: what is done, who trains what, and who waits for whom."""
+"""From families to a prefix tree: what is done, who trains what, and who waits for whom."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from analysis import tables
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
-from sweep.space import schedules
+from sweep.space import Changes, Point, corners, grid, num_firsts, num_stressed, points, recipe_of
+from sweep.study import SearchStudy
 from trainables.data import Dataset
 from trainables.executors import choose_executor
 from trainables.family import Family, setting
@@ -23,11 +24,37 @@ from trainables.schedule import Base, Schedule, check_same
 from trainables.states import States
 
 
+class Member(NamedTuple):
+    """A family of the sweep: a schedule under a base recipe."""
+
+    base: Base
+    schedule: Schedule
+
+
+class Members:
+    """The families of a sweep, those of one base recipe with the same `Base`."""
+
+    def __init__(self, config: Sweep, dataset_hash: str) -> None:
+        self.config, self.dataset_hash = config, dataset_hash
+        self._bases: dict[Changes, Base] = {}
+
+    def member(self, point: Point) -> Member:
+        if point.changes not in self._bases:
+            self._bases[point.changes] = Base(recipe_of(self.config, point.changes), self.dataset_hash)
+        return Member(self._bases[point.changes], point.schedule)
+
+    def trial(self, point: Point) -> str:
+        """The family's id."""
+        base, schedule = self.member(point)
+        return base.trial_name(schedule, self.config.probes)
+
+
 @dataclass(frozen=True)
 class Planned:
     """A family that remains to be run, and its place in the tree."""
 
     trial: str
+    base: Base
     schedule: Schedule
     start_epoch: int
     start_state: str | None
@@ -40,20 +67,33 @@ class Plan:
     """What a sweep has to do: `families` in all, `remaining` of them to run, controls first."""
 
     config: Sweep
-    base: Base
-    families: dict[str, Schedule]
+    members: Members
+    families: dict[str, Member]
     done: frozenset[str]
     remaining: dict[str, Planned]
+    usable: frozenset[str] = frozenset()  # training states in the store that families may start from
+    pruned: frozenset[str] = frozenset()  # given up early by the search: neither done nor to be run
+    num_proposed: int = 0  # stressed families that the search has proposed
+    num_unproposed: int = 0  # and those that it has yet to propose, at most
 
     def family(self, trial: str) -> Family:
         """A remaining family as the worker gets it."""
         planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
         checkpoints = range(every, self.config.training.epochs, every) if every else ()
-        return Family(self.config.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
+        return Family(planned.base.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
 
     def row(self, trial: str) -> dict[str, Any]:
         """What a family's row of `trials` says before it has run."""
-        return trial_row(self.base, self.families[trial], self.config.probes)
+        return trial_row(*self.families[trial], self.config.probes)
+
+    def label(self, trial: str) -> str:
+        """A family for people: its schedule, and its values of the axes over the base recipe."""
+        base, schedule = self.families[trial]
+        sections = {"model": base.recipe.model, "training": base.recipe.training}
+        varied = {key: getattr(sections[section], key) for section, _, key in (key.partition(".") for key in self.config.space.recipe)}
+        return " ".join(
+            [str(schedule), *(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in varied.items())]
+        )
 
     @cached_property
     def users(self) -> dict[str, set[str]]:
@@ -77,6 +117,22 @@ class Plan:
             below = [child.start_epoch - planned.start_epoch + longest[child.trial] for child in children[trial]]
             longest[trial] = max([num_epochs - planned.start_epoch, *below])
         return longest
+
+    def with_unproposed(self) -> Plan:
+        """This plan and the most that its search may add to it: whole families under the recipe as written, with their controls."""
+        space = self.config.space
+        if not self.num_unproposed:
+            return self
+        schedule = next(grid(space))
+        num_controls = int(min(self.num_unproposed, num_firsts(space))) if space.controls else 0
+        base = self.members.member(Point((), schedule)).base
+        more = {
+            f"unproposed {index}": Planned(
+                f"unproposed {index}", base, schedule if index < self.num_unproposed else schedule.control, 0, None, None, {}
+            )
+            for index in range(self.num_unproposed + num_controls)
+        }
+        return replace(self, remaining=self.remaining | more)
 
     @property
     def unique_replica_epochs(self) -> int:
@@ -115,36 +171,76 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
 
     Raises NameMismatch where a finished family's stored recipe is another than that asked for.
     """
-    base = Base(config.recipe, data.hash)
-    families = {base.trial_name(schedule, config.probes): schedule for schedule in schedules(config.space)}
-    done = _done(store, base, families, config)
-    to_run = {trial: schedule for trial, schedule in families.items() if trial not in done}
-    executor = choose_executor(config.resources.executor, device(config), config.model, data.image_shape, data.num_classes)
-    existing = States(store).usable(setting(config.probes, device(config), executor, num_threads(config)))
-    return Plan(config, base, families, frozenset(done), _tree(base, to_run, config.training.epochs, existing))
+    found = Members(config, data.hash)
+    proposed = _proposed(found, store) if config.search.kind == "optuna" else []
+    families = {found.trial(point): found.member(point) for point in points(config, proposed)}
+    present = _recorded(store, families, config)
+    done = frozenset(trial for trial, status in present.items() if status == "done")
+    pruned = frozenset(trial for trial, status in present.items() if status == "pruned")
+    to_run = {trial: member for trial, member in families.items() if trial not in done | pruned}
+    usable = _usable(config, data, store)
+    tree = _tree(to_run, config.training.epochs, usable)
+    num_unproposed = max(0, num_proposals(config) - len(proposed))
+    return Plan(config, found, families, done, tree, frozenset(usable), pruned, len(proposed), num_unproposed)
 
 
-def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep) -> set[str]:
-    present = [trial for trial in tables.names(store, "trials") if trial in families]
+def _usable(config: Sweep, data: Dataset, store: Store) -> set[str]:
+    """Training states that were made and recorded as this sweep's families would: the same probes, device, executor and threads."""
+    wanted, where = config.resources.executor, device(config)
+    models = [config.model, *(recipe_of(config, changes).model for changes in corners(config.space))]
+    executors = {choose_executor(wanted, where, model, data.image_shape, data.num_classes) for model in models}
+    return {name for executor in executors for name in States(store).usable(setting(config.probes, where, executor, num_threads(config)))}
+
+
+def num_proposals(config: Sweep) -> int:
+    """Stressed families that a search will have proposed in the end; 0 where nothing is proposed."""
+    search = config.search
+    return int(min(search.num_families or 0, num_stressed(config.space))) if search.kind == "optuna" else 0
+
+
+def _proposed(members: Members, store: Store) -> list[Point]:
+    """The points that the stored study has proposed. Raises ConfigError where they were families of another base recipe."""
+    study = SearchStudy.existing(members.config, store)
+    found: dict[Point, None] = {}
+    if study is None:
+        return []
+    for proposal in study.proposals():
+        if proposal.point is not None and proposal.state != "WAITING":
+            study.check_trial(proposal, members.trial(proposal.point))
+            found[proposal.point] = None
+    return list(found)
+
+
+def recorded(store: Store, trial: str, member: Member, config: Sweep) -> str | None:
+    """Whether a family is in the tables as `done`, or as `pruned` in a search that prunes; None if not."""
+    return _recorded(store, {trial: member}, config, [trial] if store.exists(f"trials/{trial}.parquet") else []).get(trial)
+
+
+def _recorded(store: Store, families: dict[str, Member], config: Sweep, present: list[str] | None = None) -> dict[str, str]:
+    """The families whose row stands, with its status. Raises NameMismatch where it is of another recipe than that asked for."""
+    if present is None:
+        present = [trial for trial in tables.names(store, "trials") if trial in families]
     rows = tables.read(store, "trials", ["trial", "status", "recipe"], present)
-    done = set()
+    standing = {"done"} if config.search.pruning is None else {"done", "pruned"}
+    found = {}
     for trial, status, recipe in rows.itertuples(index=False):
-        if status == "done":
+        if status in standing:
             # Where the data came from is told, but not compared: what they are is in the base's hash.
             stored = {key: value for key, value in json.loads(recipe).items() if key != "data"}
-            check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(families[trial], config.probes))
-            done.add(trial)
-    return done
+            base, schedule = families[trial]
+            check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(schedule, config.probes))
+            found[trial] = status
+    return found
 
 
-def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
+def _tree(to_run: dict[str, Member], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
     """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it."""
-    boundaries = sorted({epoch for schedule in to_run.values() for epoch in schedule.swap_epochs})
+    boundaries = sorted({epoch for member in to_run.values() for epoch in member.schedule.swap_epochs})
     candidates = range(1, num_epochs + 1) if existing else boundaries
     owners: dict[str, str] = {}
     saves: dict[str, dict[int, str]] = defaultdict(dict)
     starts: dict[str, tuple[int, str | None, str | None]] = {}
-    for trial, schedule in to_run.items():
+    for trial, (base, schedule) in to_run.items():
         start: tuple[int, str | None, str | None] = (0, None, None)
         names = {epoch: base.state_name(schedule, epoch) for epoch in candidates}
         for epoch in reversed(candidates):
@@ -160,4 +256,4 @@ def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: se
         for epoch in boundaries:
             if start[0] < epoch < num_epochs:
                 owners[names[epoch]] = trial
-    return {trial: Planned(trial, schedule, *starts[trial], saves[trial]) for trial, schedule in to_run.items()}
+    return {trial: Planned(trial, base, schedule, *starts[trial], saves[trial]) for trial, (base, schedule) in to_run.items()}

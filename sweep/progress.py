@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sweep.plan import Plan
 from sweep.searcher import PrefixSearcher
 from sweep.units import duration
 
@@ -19,8 +18,8 @@ from sweep.units import duration
 class ProgressLine(tune.Callback):
     """The sweep's progress on a console. The ETA scales the time so far by the replica-epochs that are left."""
 
-    def __init__(self, plan: Plan, searcher: PrefixSearcher, console: Console) -> None:
-        self.plan, self.searcher, self.console = plan, searcher, console
+    def __init__(self, searcher: PrefixSearcher, console: Console) -> None:
+        self.plan, self.searcher, self.console = searcher.plan, searcher, console
         self.began = time.monotonic()
         self.num_images, self.epochs = Counter[str](), Counter[str]()
         self.num_done = 0
@@ -48,17 +47,23 @@ class ProgressLine(tune.Callback):
             diverged = f"  {result['num_diverged']} diverged" if result["num_diverged"] else ""
             gap = result["train_accuracy"] - result["test_accuracy"]
             self.console.print(
-                f"{name}  {self.plan.remaining[name].schedule!s:<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
+                f"{name}  {self.plan.label(name):<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
                 f"  {result['seconds']:.1f} s{diverged}",
                 highlight=False,
                 markup=False,
             )
         elif result["status"] == "failed":
             self.console.print(
-                f"{name}  {self.plan.remaining[name].schedule!s:<46}  failed: {result['error']}",
+                f"{name}  {self.plan.label(name):<46}  failed: {result['error']}",
                 highlight=False,
                 markup=False,
                 style="red",
+            )
+        elif name in self.searcher.reasons:
+            self.console.print(
+                f"{name}  {self.plan.label(name):<46}  pruned: {self.searcher.reasons[name]}",
+                highlight=False,
+                markup=False,
             )
         self.live.update(self._line())
 
@@ -70,11 +75,13 @@ class ProgressLine(tune.Callback):
 
     def _line(self) -> Text:
         elapsed = time.monotonic() - self.began
-        total = self.plan.unique_replica_epochs / self.plan.config.training.replicas
+        training = self.plan.config.training
+        total = self.plan.unique_replica_epochs / training.replicas + self.searcher.num_unproposed * training.epochs
         share = self.epochs.total() / total if total else 1.0
         eta = f"ETA {duration(elapsed * (1 - share) / share)}" if share > 0.02 else "ETA ..."
+        num_families = len(self.plan.remaining) + self.searcher.num_unproposed
         return Text(
-            f"{self.num_done} of {len(self.plan.remaining)} families done, {len(self.searcher.running)} running, "
+            f"{self.num_done} of {num_families} families done, {len(self.searcher.running)} running, "
             f"{len(self.searcher.failed)} failed or skipped | {self.num_images.total() / max(elapsed, 1e-9):,.0f} images/s | "
             f"{duration(elapsed)}, {eta}"
         )

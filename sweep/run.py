@@ -86,15 +86,23 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
         "shared prefixes trained once"
+        if plan.families
+        else f"{config.name}: families of {config.training.replicas} replicas, none known yet"
     )
+    for line in about_search(plan, store):
+        console.print(line, markup=False)
     again = command(config_name, overrides)
-    if plan.remaining:
+    if plan.remaining or plan.num_unproposed:
         outcome = run_plan(plan, store, console)
         plan = make_plan(config, data, store)
-        console.print(f"{len(plan.done)} of {len(plan.families)} families done in {duration(time.monotonic() - began)}")
+        pruned = f", {len(plan.pruned)} pruned" if plan.pruned else ""
+        console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {duration(time.monotonic() - began)}")
         if outcome.interrupted:
-            console.print(f"stopped: {len(plan.remaining)} families are left. To go on: {again}", markup=False)
+            proposed = f", and {plan.num_unproposed} to propose" if plan.num_unproposed else ""
+            console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {again}", markup=False)
             return 130
+        for line in about_search(plan, store):
+            console.print(line, markup=False)
     if not config.storage.keep_states and not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
@@ -102,6 +110,8 @@ def run(config_name: str | None, overrides: list[str]) -> int:
 
         chosen = config.analysis
         analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, only=plan.done, console=console)
+        if config.search.kind == "optuna":
+            console.print("note: these families were chosen for what they measure: the verdict describes them, not the space")
     console.print(f"results: {store.root}", markup=False)
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)
@@ -110,6 +120,22 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def about_search(plan: Plan, store: Store) -> list[str]:
+    """How far a search with Optuna is, in a line or two; nothing for other kinds."""
+    from sweep.plan import num_proposals
+    from sweep.study import where
+
+    search = plan.config.search
+    if search.kind != "optuna":
+        return []
+    total = plan.num_proposed + plan.num_unproposed
+    wanted = search.num_families or 0
+    few = f" (the space has no more, search.num_families is {wanted})" if num_proposals(plan.config) < wanted else ""
+    aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in search.objectives)
+    place = where(plan.config, store)
+    return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {total} families proposed{few}; study: {place}"]
 
 
 def _prepare(config: Sweep, data: Dataset, store: Store) -> None:
@@ -133,7 +159,7 @@ def _delete_states(plan: Plan, store: Store) -> None:
     existing = set(states.names())
     if existing:
         epochs = range(1, plan.config.training.epochs + 1)
-        for name in existing & {plan.base.state_name(s, e) for s in plan.families.values() for e in epochs}:
+        for name in existing & {base.state_name(s, e) for base, s in plan.families.values() for e in epochs}:
             states.delete(name)
 
 

@@ -24,7 +24,9 @@ class PrefixSearcher(Searcher):
         self.states = States(store)
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
+        self.reasons: dict[str, str] = {}  # our trial id -> why a family was given up while it trained
         self.num_finished = 0
+        self.num_unproposed = 0  # families that are not known yet, at most
         self._num_deaths = Counter[str]()
         self._users = {state: set(trials) for state, trials in plan.users.items()}
         self._waiting: dict[str, list[str]] = {}
@@ -36,8 +38,19 @@ class PrefixSearcher(Searcher):
             else:
                 self._waiting.setdefault(str(planned.start_state), []).append(trial)
 
+    @property
+    def is_complete(self) -> bool:
+        return self.num_finished == len(self.plan.remaining)
+
+    def _reporting(self, trial: str) -> dict[str, Any]:
+        """What a worker is to report beside its progress."""
+        return {}
+
     def _release(self, trial: str) -> None:
-        heapq.heappush(self._ready, (-self.plan.critical_epochs[trial], self._order[trial], trial))
+        heapq.heappush(self._ready, (-self._urgency(trial), self._order[trial], trial))
+
+    def _urgency(self, trial: str) -> int:
+        return self.plan.critical_epochs[trial]
 
     def _release_waiting(self, state: str) -> None:
         for trial in self._waiting.pop(state, []):
@@ -49,15 +62,19 @@ class PrefixSearcher(Searcher):
             self.running[trial_id] = trial
             config = self.plan.config
             where = device(config), num_threads(config), config.resources.executor
-            family = to_config(self.plan.family(trial), self.plan.base.dataset_hash, self.store.root, *where)
-            return {"trial": trial, **family}
-        if self.num_finished == len(self.plan.remaining):  # not sooner: a family that runs may have to start again
+            dataset_hash = self.plan.remaining[trial].base.dataset_hash
+            family = to_config(self.plan.family(trial), dataset_hash, self.store.root, *where)
+            return {"trial": trial, **family, **self._reporting(trial)}
+        if self.is_complete:  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if result.get("state"):
-            self._release_waiting(result["state"])
+            self._saved(result["state"])
+
+    def _saved(self, state: str) -> None:
+        self._release_waiting(state)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.running.pop(trial_id, None)
@@ -69,9 +86,13 @@ class PrefixSearcher(Searcher):
             self._fail(trial, result["error"])
         else:
             self.num_finished += 1
-            for state in self.plan.remaining[trial].saves.values():
-                self._release_waiting(state)  # a state whose report was lost with a worker
-            self._let_go(trial)
+            self._end(trial, result or {})
+
+    def _end(self, trial: str, result: dict[str, Any]) -> None:
+        """After a family that has not failed."""
+        for state in self.plan.remaining[trial].saves.values():
+            self._release_waiting(state)  # a state whose report was lost with a worker
+        self._let_go(trial)
 
     def _died(self, trial: str) -> None:
         """Start a family again whose worker died. Tune's own retry gives a trial up when two calls to a dead worker fail at once."""
@@ -102,6 +123,10 @@ class PrefixSearcher(Searcher):
         self._users[state].discard(trial)
         if not self._users[state]:
             self.states.delete(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for a restore, which never happens here."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the tables and the training states are the record."""

@@ -1,44 +1,105 @@
-"""From a space to schedules: the grid, or a sample of it."""
+"""From a space to points, each a family under some base recipe: the grid, or a sample of it."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
-from sweep.config import Space
+from sweep.config import Space, Sweep
+from sweep.samplers import quiet
+from sweep.search import Range, number_type
+from trainables.recipe import BaseRecipe
 from trainables.schedule import Phase, Schedule
 
+# What of the sweep file's base recipe is different: dotted keys, values as JSON.
+Changes = tuple[tuple[str, str], ...]
 
-def schedules(space: Space) -> list[Schedule]:
-    """Every schedule to run, controls first, without repeats. Empty where the space is."""
-    stressed = list(dict.fromkeys(_grid(space)))
-    if space.sampler != "grid" and len(stressed) > (space.num_families or 0):
-        stressed = _draw(space)
-    given = [Schedule.of(phases) for phases in space.schedules]
-    controls: list[Schedule] = []
+
+class Point(NamedTuple):
+    """A family as the space names it."""
+
+    changes: Changes
+    schedule: Schedule
+
+    @property
+    def control(self) -> Point:
+        return Point(self.changes, self.schedule.control)
+
+
+def recipe_of(config: Sweep, changes: Changes) -> BaseRecipe:
+    """The base recipe of a point. Raises ValueError (pydantic's) for values that the recipe refuses."""
+    sections = {"model": config.model.model_dump(), "training": config.training.model_dump()}
+    for key, value in changes:
+        section, _, field = key.partition(".")
+        sections[section][field] = json.loads(value)
+    model, training = config.model.model_validate(sections["model"]), config.training.model_validate(sections["training"])
+    return BaseRecipe(data=config.data, model=model, training=training)
+
+
+def points(config: Sweep, proposed: Iterable[Point] = ()) -> list[Point]:
+    """Every family to run, controls first, without repeats. Empty where the space is. With kind optuna the stressed ones are `proposed`."""
+    space, search = config.space, config.search
+    everything = search.kind == "grid" or (search.kind == "random" and num_stressed(space) <= (search.num_families or 0))
+    changes = list(_combinations(space, lambda axis: range(int(axis.low), int(axis.high) + 1))) if everything else [()]
+    if search.kind == "optuna":
+        stressed = list(proposed)
+    else:
+        stressed = [Point(c, s) for c in changes for s in grid(space)] if everything else _draw(config)
+    given = [Point(c, Schedule.of(phases)) for c in changes for phases in space.schedules]
+    controls: list[Point] = []
     if space.controls:
-        if space.sampler == "grid":
-            controls += [Schedule((Phase(0, a, b),)) for a, b in product(space.activations, space.losses)]
-        controls += [schedule.control for schedule in [*stressed, *given]]
-    return sorted(dict.fromkeys([*controls, *given, *stressed]), key=lambda s: len(s.phases))
+        if search.kind == "grid":
+            controls += [Point(c, Schedule((Phase(0, a, b),))) for c in changes for a, b in product(space.activations, space.losses)]
+        controls += [point.control for point in [*stressed, *given]]
+    return sorted(dict.fromkeys([*controls, *given, *stressed]), key=lambda p: len(p.schedule.phases))
 
 
-def _axes(space: Space) -> list[list[Any]]:
-    """What a stressed schedule is made of: functions before, functions after, swap epoch, length of the pulse (0: for good)."""
-    return [
-        space.activations,
-        space.losses,
-        space.activations,
-        space.losses,
-        space.swap_epochs,
-        [0, *space.pulse_epochs],
-    ]
+def num_stressed(space: Space) -> float:
+    """Stressed families that the space has; infinity where a range of real numbers is among its axes."""
+    return sum(1 for _ in grid(space)) * _num_recipes(space)
+
+
+def num_firsts(space: Space) -> float:
+    """First phases that the space has under all its recipes: as many as there can be controls."""
+    return len(space.activations) * len(space.losses) * _num_recipes(space)
+
+
+def _num_recipes(space: Space) -> float:
+    return math.prod(_length(key, axis) for key, axis in space.recipe.items())
+
+
+def _length(key: str, axis: list[Any] | Range) -> float:
+    if isinstance(axis, Range):
+        return axis.high - axis.low + 1 if number_type(key) is int else math.inf
+    return len(axis)
+
+
+def axes(space: Space) -> dict[str, list[Any] | Range]:
+    """What a stressed family is made of: functions before, functions after, swap epoch, length of the pulse (0: for good), recipe."""
+    return {**_schedule_axes(space), **space.recipe}
+
+
+def _schedule_axes(space: Space) -> dict[str, list[Any]]:
+    return {
+        "activation": space.activations,
+        "loss": space.losses,
+        "to_activation": space.activations,
+        "to_loss": space.losses,
+        "swap_epoch": space.swap_epochs,
+        "pulse_epochs": [0, *space.pulse_epochs],
+    }
+
+
+def point(space: Space, values: Mapping[str, Any]) -> Point | None:
+    """The point with these values of the axes; None where the space does not have that swap."""
+    schedule = _stressed(space, *(values[name] for name in _schedule_axes(space)))
+    return None if schedule is None else Point(tuple((key, json.dumps(values[key])) for key in space.recipe), schedule)
 
 
 def _stressed(space: Space, activation: str, loss: str, to_activation: str, to_loss: str, epoch: int, length: int) -> Schedule | None:
-    """The schedule of one point of the axes; None where the space does not have that swap."""
     changed = {(True, False): "activation", (False, True): "loss", (True, True): "both"}.get((activation != to_activation, loss != to_loss))
     if changed not in space.swaps:
         return None
@@ -46,36 +107,63 @@ def _stressed(space: Space, activation: str, loss: str, to_activation: str, to_l
     return Schedule((*phases, *([Phase(epoch + length, activation, loss)] if length else [])))
 
 
-def _grid(space: Space) -> Iterator[Schedule]:
-    for point in product(*_axes(space)):
-        schedule = _stressed(space, *point)
+def grid(space: Space) -> Iterator[Schedule]:
+    """Every stressed schedule once: no two points of the axes have the same."""
+    for values in product(*_schedule_axes(space).values()):
+        schedule = _stressed(space, *values)
         if schedule is not None:
             yield schedule
 
 
-def _draw(space: Space) -> list[Schedule]:
-    """`num_families` different points of the axes, in the order drawn. Points without a swap are passed over."""
+def corners(space: Space) -> Iterator[Changes]:
+    """Every combination of the choices and of the ends of ranges of the recipe's axes."""
+    return _combinations(space, lambda axis: (axis.low, axis.high))
+
+
+def _combinations(space: Space, values_of: Callable[[Range], Iterable[Any]]) -> Iterator[Changes]:
+    choices = [values_of(axis) if isinstance(axis, Range) else axis for axis in space.recipe.values()]
+    for values in product(*choices):
+        yield tuple((key, json.dumps(value)) for key, value in zip(space.recipe, values, strict=True))
+
+
+def every_value(space: Space) -> Iterator[dict[str, Any]]:
+    """Every combination of values of the axes, for a space without ranges of real numbers."""
+    choices = [range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Range) else axis for axis in axes(space).values()]
+    for values in product(*choices):
+        yield dict(zip(axes(space), values, strict=True))
+
+
+def at(key: str, axis: list[Any] | Range, share: float) -> Any:
+    """The value that lies at a share in [0, 1] of an axis."""
+    if not isinstance(axis, Range):
+        return axis[min(int(share * len(axis)), len(axis) - 1)]
+    low, high = float(axis.low), float(axis.high)
+    if number_type(key) is int:
+        high += 1  # each whole number has the stretch up to the next
+    value = low * (high / low) ** share if axis.log else low + (high - low) * share
+    return min(int(value), int(axis.high)) if number_type(key) is int else min(value, high)
+
+
+def _draw(config: Sweep) -> list[Point]:
+    """`num_families` different points, in the order drawn. Values of the axes without a swap are passed over."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of QMCSampler, since 2022
+    space, search = config.space, config.search
+    with quiet():
         sampler = (
-            optuna.samplers.RandomSampler(space.seed)
-            if space.sampler == "random"
-            else optuna.samplers.QMCSampler(seed=space.seed, scramble=True, warn_independent_sampling=False)
+            optuna.samplers.QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
+            if search.sampler == "qmc"
+            else optuna.samplers.RandomSampler(search.seed)
         )
     study = optuna.create_study(sampler=sampler)
-    axes = _axes(space)
     unit: dict[str, optuna.distributions.BaseDistribution] = {
-        str(index): optuna.distributions.FloatDistribution(0.0, 1.0) for index in range(len(axes))
+        name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in axes(space)
     }
-    drawn: dict[Schedule, None] = {}
-    while len(drawn) < (space.num_families or 0):
+    drawn: dict[Point, None] = {}
+    while len(drawn) < (search.num_families or 0):
         trial = study.ask(unit)
         study.tell(trial, 0.0)
-        point = [axis[min(int(trial.params[str(index)] * len(axis)), len(axis) - 1)] for index, axis in enumerate(axes)]
-        schedule = _stressed(space, *point)
-        if schedule is not None:
-            drawn[schedule] = None
+        found = point(space, {name: at(name, axis, trial.params[name]) for name, axis in axes(space).items()})
+        if found is not None:
+            drawn[found] = None
     return list(drawn)

@@ -16,6 +16,7 @@ from rich.console import Console
 from analysis.storage import Store
 from sweep.check import families_at_once, num_cpus
 from sweep.plan import Plan
+from sweep.study import SearchStudy
 
 # Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone.
 _ENVIRONMENT = {
@@ -51,29 +52,35 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     from sweep.searcher import PrefixSearcher
     from trainables.trainable import FamilyTrainable
 
-    resources = plan.config.resources
+    resources, stopper = plan.config.resources, None
+    study = SearchStudy.create(plan.config, store) if plan.config.search.kind == "optuna" else None
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
         with _ray(num_cpus(plan.config)), _graceful() as stopped:
-            searcher = PrefixSearcher(plan, store)
             there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # of the cluster joined, or of this machine
-            slots = sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there)
-            with ProgressLine(plan, searcher, console) as progress:
+            num_slots = max(1, sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there))
+            if study is None:
+                searcher = PrefixSearcher(plan, store)
+            else:
+                from sweep.adaptive import AdaptiveSearcher, HopelessStopper
+
+                searcher = AdaptiveSearcher(plan, store, study, num_slots)
+                stopper = HopelessStopper(searcher)
+            with ProgressLine(searcher, console) as progress:
                 tune.Tuner(
                     tune.with_resources(FamilyTrainable, {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family}),
-                    tune_config=tune.TuneConfig(
-                        search_alg=searcher, num_samples=-1, max_concurrent_trials=max(1, slots), reuse_actors=True
-                    ),
+                    tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, max_concurrent_trials=num_slots, reuse_actors=True),
                     run_config=tune.RunConfig(
                         name="sweep",
                         storage_path=scratch,
                         verbose=0,
                         callbacks=[progress],
+                        stop=stopper,
                         failure_config=tune.FailureConfig(max_failures=0),
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     ),
                 ).fit()
-            return Outcome(searcher.failed, bool(stopped) or searcher.num_finished < len(plan.remaining))
+            return Outcome(searcher.failed, bool(stopped) or not searcher.is_complete)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from sweep.check import check, num_slots
 from sweep.config import ConfigError, load
 from sweep.cost import estimate
 from sweep.plan import Plan, make_plan, results_store
-from sweep.run import command
+from sweep.run import about_search, command
 from sweep.units import duration, size
 from trainables.data import Dataset
 
@@ -37,7 +37,7 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
         by_kind.add_column(column, justify="left" if column == "swapped" else "right")
     replicas, num_epochs = found.config.training.replicas, found.config.training.epochs
     for kind in ("none", "activation", "loss", "both"):
-        trials = [t for t, s in found.families.items() if s.swapped == kind]
+        trials = [t for t, (_, schedule) in found.families.items() if schedule.swapped == kind]
         todo = [found.remaining[t] for t in trials if t in found.remaining]
         if trials:
             by_kind.add_row(
@@ -54,12 +54,19 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
         f"of {data.image_shape}, {data.num_classes} classes",
         *(f"note: {note}" for note in data.notes),
     ]
-    if found.remaining:
-        cost, slots = estimate(found, data, store), num_slots(found.config)
-        saved = 1 - found.unique_replica_epochs / found.total_replica_epochs
-        longest = max(found.critical_epochs.values())
+    lines += about_search(found, store)
+    most = found.with_unproposed()
+    if most.remaining:
+        if found.num_unproposed:
+            lines.append(
+                f"at most {found.num_unproposed} stressed families more, and their controls; what follows counts them whole, "
+                "under the recipe as written"
+            )
+        cost, slots = estimate(most, data, store), num_slots(found.config)
+        saved = 1 - most.unique_replica_epochs / most.total_replica_epochs
+        longest = max(most.critical_epochs.values())
         lines += [
-            f"to train: {found.unique_replica_epochs:,} of {found.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
+            f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
             f"the longest chain is {longest} epochs",
             f"cost: {cost.seconds / 3600:.3g} device-hours ({cost.source}); about {duration(cost.seconds / slots)} on {slots} slots, "
             "start-up and analysis aside",
@@ -73,7 +80,9 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
 
 def _most_states(plan: Plan) -> int:
     """Training states that can lie there at once: those that families start from, and checkpoints."""
-    checkpoints = {plan.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
+    if plan.num_unproposed:
+        return plan.config.search.max_states
+    checkpoints = {p.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
     return len(checkpoints | set(plan.users))
 
 
@@ -83,10 +92,13 @@ def status(config_name: str | None, overrides: list[str]) -> int:
     rows = rows[rows["trial"].isin(found.families)]
     counts = rows["status"].value_counts()
     absent = len(found.families) - len(rows)
-    text = ", ".join([f"{counts.get(s, 0)} {s}" for s in ("done", "failed", "skipped")] + [f"{absent} not run"])
+    statuses = ["done", "failed", "skipped", *(["pruned"] if "pruned" in counts else [])]
+    text = ", ".join([f"{counts.get(s, 0)} {s}" for s in statuses] + [f"{absent} not run"])
+    search = "".join(f"\n{line}" for line in about_search(found, store))
     Console(soft_wrap=True).print(
         f"{found.config.name}: {len(found.families)} families: {text}; "
-        f"{int(rows['num_diverged'].fillna(0).sum())} of {int(rows['num_replicas'].sum())} replicas diverged\nresults: {store.root}",
+        f"{int(rows['num_diverged'].fillna(0).sum())} of {int(rows['num_replicas'].sum())} replicas diverged"
+        f"{search}\nresults: {store.root}",
         highlight=False,
         markup=False,
     )

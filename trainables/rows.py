@@ -86,6 +86,11 @@ def write_skipped(store: Store, row: dict[str, Any], reason: str) -> None:
     write_trial(store, row | {"status": "skipped", "error_message": reason})
 
 
+def write_pruned(store: Store, row: dict[str, Any], reason: str) -> None:
+    """Record a family that the search gave up while it trained, with the reason."""
+    write_trial(store, row | {"status": "pruned", "error_message": reason})
+
+
 def write_samples(store: Store, data: Dataset, probes: Probes) -> None:
     """Write the table `samples` of a data set."""
     probed = set(data.test.ids[probe_set(data, probes)].tolist())

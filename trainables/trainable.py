@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from analysis.metrics import metrics
 from analysis.storage import Store
 from trainables import family as families
 from trainables.executors import Wanted
@@ -51,7 +52,8 @@ REPORT_EVERY_S = 2.0
 
 class FamilyTrainable(tune.Trainable):
     """One family per trial. A step ends where a training state is saved, so that branches start while their trunk goes on, and after
-    a few seconds, so that the console has something to tell.
+    a few seconds, so that the console has something to tell; with `every_epoch`, at every epoch. The last result holds the values of
+    the metrics named in `objectives`.
 
     An exception of the family is recorded in its `trials` row and ends the trial; only a dead worker is an error to Tune, which retries.
     """
@@ -69,14 +71,16 @@ class FamilyTrainable(tune.Trainable):
         families.prepare_process(config["num_threads"])
         self._family, self._store = from_config(config), Store(config["root"])
         self._dataset_hash = config["dataset_hash"]
+        self._objectives, self._every_epoch = config.get("objectives", []), config.get("every_epoch", False)
         self._run = families.run(self._family, self._store, config["device"], config["executor"])
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
         try:
             for progress in self._run:
-                if progress.done or progress.state or time.monotonic() - began > REPORT_EVERY_S:
+                if progress.done or progress.state or self._every_epoch or time.monotonic() - began > REPORT_EVERY_S:
                     break
+            values = metrics(self._store, progress.trial, self._objectives) if progress.done and self._objectives else {}
         except Exception as error:
             row = trial_row(Base(self._family.recipe, self._dataset_hash), self._family.schedule, self._family.probes)
             write_failure(self._store, row, error)
@@ -88,6 +92,7 @@ class FamilyTrainable(tune.Trainable):
             "epoch": progress.epoch,
             "num_images": progress.num_images,
             "seconds": time.perf_counter() - self._began_at,
+            "objectives": list(values.values()),
             **progress.summary,
         }
 

@@ -79,6 +79,10 @@ class Measure(ABC):
         """Distances `[network, network]` between representations, each `[sample, feature]`."""
         return self.pairwise([self.prepare(X) for X in representations])
 
+    def distances_of(self, X: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Distances `[network, network]` between X `[network, sample, feature]`; those not `present [network]` are left out as NaN."""
+        return self.pairwise([self.prepare(x) if there else None for x, there in zip(X, present, strict=True)])
+
     def _normalise(self, centred: np.ndarray) -> np.ndarray:
         return centred
 

@@ -30,7 +30,7 @@ def attempt(tmp_path, text=SMALL, overrides=()):
     return config
 
 
-@pytest.mark.parametrize("name", ["breastmnist", "cells", "cifar10", "quick"])
+@pytest.mark.parametrize("name", ["breastmnist", "cells", "cifar10", "quick", "search"])
 def test_shipped_recipes_are_valid(name):
     assert name in recipe_names()
     assert load(name)[0].name == name
@@ -71,14 +71,43 @@ def test_overrides_are_yaml():
             r"training\.replicas: 1 is refused: .*greater than or equal to 2.*Networks per family",
         ),
         (["training.nesterov=true", "training.momentum=0.0"], r"training: nesterov has no effect"),
-        (["space.num_families=5"], r"space: num_families belongs to the samplers"),
         (["resources.gpus_per_family=1.5"], r"resources\.gpus_per_family: 1\.5 is refused: .*less than or equal to 1"),
-        (["resources.executor=vmpa"], r"resources\.executor: 'vmpa' is unknown; did you mean 'vmap'\? allowed: auto, loop, vmap, compiled"),
+        (
+            ["resources.executor=vmpa"],
+            r"resources\.executor: 'vmpa' is unknown; did you mean 'vmap'\? allowed: auto, loop, grouped, vmap, compiled",
+        ),
         (["training.precision=tf32"], r"training\.precision: precision tf32 has no effect on a CPU"),
         (
             ["model={name: mobilenet_v2}", "resources.executor=vmap"],
             r"resources\.executor: vmap cannot train 'mobilenet_v2', .*allowed: auto, loop",
         ),
+        (["search.num_families=5"], r"search: num_families belongs to the kinds random and optuna"),
+        (["search.kind=random"], r"search: num_families belongs .* which need it"),
+        (["search.sampler=qmc"], r"search: sampler qmc does not go with kind grid; allowed: none"),
+        (
+            ["space.recipe={training.learning_rat: [0.1]}"],
+            r"space\.recipe\.training\.learning_rat: cannot be varied; did you mean 'training\.learning_rate'\? allowed: model\.name",
+        ),
+        (["space.recipe={training.epochs: [3, 4]}"], r"space\.recipe\.training\.epochs: cannot be varied"),
+        (["space.recipe={training.learning_rate: {low: 0.1, high: 1.0}}"], r"space\.recipe\.training\.learning_rate: a range has no grid"),
+        (
+            ["search={kind: random, num_families: 3}", "space.recipe={model.widths: {low: 1, high: 2}}"],
+            r"space\.recipe\.model\.widths: holds no number",
+        ),
+        (
+            ["space.recipe={training.learning_rate: [0.1, -1.0]}"],
+            r"space\.recipe\.training\.learning_rate: -1\.0 is refused: .*greater than 0",
+        ),
+        (["space.recipe={training.learning_rate: {low: 2.0, high: 1.0}}"], r"space\.recipe\.training\.learning_rate: low is 2\.0"),
+        (["space.recipe={training.learning_rate: {low: 2.0}}"], r"space\.recipe\.training\.learning_rate\.high: missing"),
+        (["space.recipe={training.learning_rate: []}"], r"space\.recipe\.training\.learning_rate: \[\] is refused"),
+        (["space.recipe={training.learning_rate: [1.0, 1.0]}"], r"space\.recipe\.training\.learning_rate: 1\.0 stands twice"),
+        (
+            ["space.recipe={training.nesterov: [true], training.momentum: [0.0, 0.9]}"],
+            r"space\.recipe: training\.nesterov True, training\.momentum 0\.0: nesterov has no effect",
+        ),
+        (["space.recipe={model.name: [cnn, resnet81]}"], r"model\.name: unknown model 'resnet81'; did you mean 'resnet18'\?"),
+        (["space.recipe={training.batch_size: [16, 500]}"], r"training\.batch_size: 500 is more than the \d+ training images"),
         (
             ["space.activations=[relu, tahn]"],
             r"space\.activations: unknown activation 'tahn'; did you mean 'tanh'\? allowed: relu",
@@ -127,6 +156,74 @@ def test_mistakes_are_explained(tmp_path, overrides, match):
     message = str(caught.value)
     assert re.search(match, message), message
     assert all(line.startswith(f"{tmp_path}/my.yaml with --set: ") for line in message.splitlines())
+
+
+SEARCH = "search={kind: optuna, num_families: 3, objectives: [{metric: gap_accuracy, direction: maximize}]"
+
+
+@pytest.mark.parametrize(
+    ("search", "match"),
+    [
+        ("search={kind: optuna, num_families: 3}", r"search: objectives belong to kind optuna, which needs them"),
+        ("search={kind: optuna, objectives: [{metric: gap_accuracy, direction: maximize}]}", r"search: num_families belongs to .* optuna"),
+        ("search={objectives: [{metric: gap_accuracy, direction: maximize}]}", r"search: objectives belong to kind optuna, .*kind is grid"),
+        ("search={kind: random, num_families: 3, sampler: tpe}", r"search: sampler tpe does not go with kind random; allowed: random, qmc"),
+        ("search={storage: 'sqlite:///x.db'}", r"search: storage has no effect with kind grid"),
+        ("search={kind: optnua}", r"search\.kind: 'optnua' is unknown; did you mean 'optuna'\?"),
+        (f"{SEARCH}, objectvies: []}}", r"search\.objectvies: unknown key; did you mean 'objectives'\?"),
+        (
+            SEARCH.replace("gap_accuracy", "gap_acuracy") + "}",
+            r"search\.objectives\[0\]\.metric: 'gap_acuracy' is no metric; did you mean 'gap_accuracy'\? allowed: train_accuracy",
+        ),
+        (
+            SEARCH.replace("gap_accuracy", "spread/cka/blok1/end") + "}",
+            r"search\.objectives\[0\]\.metric: 'spread/cka/blok1/end' is no metric; did you mean 'spread/cka/block1/end'\? .*block1, head",
+        ),
+        (SEARCH.replace("gap_accuracy", "diverged_at") + "}", r"'diverged_at' is no metric"),
+        (
+            SEARCH.replace("maximize", "maximise") + "}",
+            r"search\.objectives\[0\]\.direction: 'maximise' is unknown; did you mean 'maximize'\?",
+        ),
+        (
+            f"{SEARCH}, sampler_options: {{n_startup_trails: 4}}}}",
+            r"search\.sampler_options\.n_startup_trails: unknown option; did you mean 'n_startup_trials'\? allowed: ",
+        ),
+        (f"{SEARCH}, sampler_options: {{gamma: 4}}}}", r"search\.sampler_options\.gamma: unknown option"),
+        (f"{SEARCH}, sampler_options: {{seed: 4}}}}", r"search\.sampler_options\.seed: unknown option"),
+        (
+            f"{SEARCH}, sampler_options: {{n_startup_trials: many}}}}",
+            r"search\.sampler_options\.n_startup_trials: 'many' is refused: allowed is int",
+        ),
+        (f"{SEARCH}, sampler: nsga2, sampler_options: {{population_size: 1}}}}", r"search\.sampler_options\..*population_size"),
+        (f"{SEARCH}, pruning: {{kind: threshold}}}}", r"search\.pruning: lower belongs to kind threshold, which needs it"),
+        (f"{SEARCH}, pruning: {{metric: loss}}}}", r"search\.pruning\.metric: 'loss' is unknown"),
+        (
+            SEARCH.replace("}]", "}, {metric: test_loss, direction: minimize}]") + ", pruning: {}}",
+            r"search: pruning needs a single objective",
+        ),
+        (
+            SEARCH.replace("}]", "}, {metric: gap_accuracy, direction: minimize}]") + "}",
+            r"search: objectives: a metric stands twice",
+        ),
+    ],
+)
+def test_mistakes_in_a_search_are_explained(tmp_path, search, match):
+    with pytest.raises(ConfigError) as caught:
+        attempt(tmp_path, overrides=[search])
+    assert re.search(match, str(caught.value)), str(caught.value)
+
+
+def test_a_study_needs_a_disk_or_a_database(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"search\.storage: null keeps the study beside the results, .* not at s3://bucket/small; give a URL"
+    ):
+        attempt(tmp_path, overrides=[SEARCH + "}", "storage.path=s3://bucket"])
+    assert attempt(tmp_path, overrides=[SEARCH + ", storage: 'sqlite:///x.db'}", "storage.path=s3://bucket"]).search.storage
+
+
+def test_a_search_without_a_swap_to_propose_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="space: is empty"):
+        attempt(tmp_path, overrides=[SEARCH + "}", "space.swaps=[]"])
 
 
 def test_every_mistake_is_told_at_once(tmp_path):

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import psutil
 import pytest
 
 from analysis import tables
+from analysis.measures.generalization import gaps
 from analysis.storage import Store
 from sweep.config import load
 from sweep.plan import make_plan
@@ -110,8 +113,8 @@ def test_ray_changes_no_bit(undisturbed, tmp_path, same_tables):
     store, alone = Store(folder / "results" / "tiny"), Store(tmp_path)
     plan = make_plan(config, load_data(config.data), alone)
     some = list(plan.families.items())[::7]
-    for _, schedule in some:
-        list(run_family(Family(config.recipe, config.probes, schedule), alone))
+    for _, (base, schedule) in some:
+        list(run_family(Family(base.recipe, config.probes, schedule), alone))
         for path in (tmp_path / "states").glob("*"):
             path.unlink()
     same_tables(store, alone, [trial for trial, _ in some])
@@ -176,11 +179,11 @@ def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
     (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")
     assert "20 of 20 families done" in finish(folder, "--config", "my.yaml", "--set", "resources.executor=vmap")
     computed = pd.read_parquet(folder / "results" / "tiny" / "trials")["device"].value_counts().to_dict()
-    assert computed == {"cpu loop": 6, "cpu vmap": 14}
+    assert computed == {"cpu grouped": 6, "cpu vmap": 14}
 
 
-def wait_for(folder: Path, process: subprocess.Popen, num_families: int) -> None:
-    trials = folder / "results" / "tiny" / "trials"
+def wait_for(folder: Path, process: subprocess.Popen, num_families: int, name: str = "tiny") -> None:
+    trials = folder / "results" / name / "trials"
     for _ in range(1200):
         if len(list(trials.glob("*.parquet"))) >= num_families:
             return
@@ -256,3 +259,90 @@ def test_nothing_listens_beyond_loopback(tmp_path):
     process.communicate(timeout=60)
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} <= {"127.0.0.1", "::1"}
+
+
+RECIPE_AXIS = "pulse_epochs: [1], recipe: {training.learning_rate: [0.05, 0.1]}}"
+SPACE_TO_SEARCH = CONFIG.replace("pulse_epochs: [1]}", RECIPE_AXIS).replace("name: tiny", "name: search")
+SEARCH = f"""{SPACE_TO_SEARCH}
+search:
+  kind: optuna
+  num_families: 6
+  sampler_options: {{population_size: 4}}
+  objectives: [{{metric: spread/cka/block2/end, direction: maximize}}, {{metric: gap_accuracy, direction: maximize}}]
+"""
+HOPELESS = f"""{SPACE_TO_SEARCH.replace("analysis: {num_permutations: 99}", "analysis: {enabled: false}")}
+search:
+  kind: optuna
+  num_families: 4
+  objectives: [{{metric: test_accuracy, direction: maximize}}]
+  pruning: {{kind: threshold, lower: 1.0, warmup_epochs: 2}}
+"""
+
+
+def check_search(results: Path, num_families: int) -> optuna.Study:
+    """The study is at its end, and says of every family what the analysis says."""
+    backend = optuna.storages.journal.JournalFileBackend(str(results / "study.journal"))
+    study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+    assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
+    complete = {t.user_attrs["trial"]: t for t in study.trials if t.state.name == "COMPLETE"}
+    assert len(complete) == num_families
+    spread = pd.read_parquet(results / "analysis" / "spread.parquet").query("measure == 'cka' and layer == 'block2' and moment == 'end'")
+    expected = spread.set_index("trial")["spread"]
+    gap = gaps(pd.read_parquet(results / "replicas")).set_index("trial")["gap_accuracy"]
+    for trial, told in complete.items():
+        assert told.values == [expected[trial], pytest.approx(gap[trial], rel=1e-12)]
+    trials = pd.read_parquet(results / "trials")
+    assert set(trials["status"]) == {"done"}
+    assert set(trials["trial"]) == set(complete) | set(trials["control"])
+    return study
+
+
+def test_a_search_with_several_objectives(tmp_path):
+    folder = folder_with(tmp_path, SEARCH)
+    output = finish(folder, "--config", "my.yaml")
+    results = folder / "results" / "search"
+    check_search(results, 6)
+    assert "search: nsga2 to maximize spread/cka/block2/end, maximize gap_accuracy; 6 of 6 families proposed" in output
+    assert "chosen for what they measure" in output
+    trials = pd.read_parquet(results / "trials")
+    trained = Counter(
+        (row.base, epoch, *(phase for phase in row.schedule.split() if int(phase.partition(":")[0]) <= epoch))
+        for row in trials.itertuples()
+        for epoch in range(row.num_epochs - row.epochs_trained, row.num_epochs)
+    )
+    assert set(trained.values()) == {1}, "an epoch of a history was trained twice"
+    assert not list((results / "states").glob("*"))
+    assert "Traceback" not in output
+    assert trials["base"].nunique() == 2
+    spreads = pd.read_parquet(results / "analysis" / "spread.parquet")
+    finish(folder, "results/search", "--permutations", "99", module="analysis")
+    pd.testing.assert_frame_equal(pd.read_parquet(results / "analysis" / "spread.parquet"), spreads)
+    status = finish(folder, "status", "--config", "my.yaml", module="sweep")
+    assert f"{len(trials)} families: {len(trials)} done" in status
+    assert "6 of 6 families proposed" in status
+
+
+def test_kill_9_loses_nothing_of_a_search(tmp_path):
+    folder = folder_with(tmp_path, SEARCH)
+    process = start(folder, "--config", "my.yaml")
+    wait_for(folder, process, 3, "search")
+    kill_tree(process)
+    results = folder / "results" / "search"
+    before = {p.name: p.stat().st_mtime_ns for p in (results / "trials").glob("*.parquet")}
+    output = finish(folder, "--config", "my.yaml")
+    assert "6 of 6 families proposed" in output
+    after = {p.name: p.stat().st_mtime_ns for p in (results / "trials").glob("*.parquet")}
+    assert {name: after[name] for name in before} == before, "finished work was done again"
+    study = check_search(results, 6)
+    assert [t.number for t in study.trials] == list(range(len(study.trials)))
+
+
+def test_a_search_prunes_hopeless_families(tmp_path):
+    """Every stressed family is given up after an epoch; the controls run to their end, and the same command does nothing more."""
+    folder = folder_with(tmp_path, HOPELESS)
+    output = finish(folder, "--config", "my.yaml")
+    trials = pd.read_parquet(folder / "results" / "search" / "trials")
+    assert set(trials["status"]) == {"done", "pruned"}
+    assert (trials["status"] == "pruned").sum() == 4 == output.count("pruned: val_accuracy was 0.")
+    assert set(trials.loc[trials["status"] == "done", "swapped"]) == {"none"}
+    assert "4 of 4 families proposed" in finish(folder, "--config", "my.yaml")

@@ -33,7 +33,7 @@ def searcher(sweep, small_data, store) -> PrefixSearcher:
 
 
 def by_text(searcher: PrefixSearcher, text: str) -> str:
-    return next(trial for trial, schedule in searcher.plan.families.items() if str(schedule) == text)
+    return next(trial for trial, (_, schedule) in searcher.plan.families.items() if str(schedule) == text)
 
 
 CONTROL, SWAP = "0:relu/focal", "0:relu/focal 1:tanh/focal"

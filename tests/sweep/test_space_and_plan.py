@@ -1,15 +1,22 @@
 """Schedules of a space, and the prefix tree that shares their training."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.config import Space, Sweep, load
-from sweep.plan import Plan, _tree, make_plan
-from sweep.space import schedules
+from sweep.plan import Member, Members, Plan, _tree, make_plan
+from sweep.search import Range, Search
+from sweep.space import num_stressed, points, recipe_of
 from trainables.family import Family, run
 from trainables.recipe import BaseRecipe, NpzData, Training
 from trainables.schedule import Base, NameMismatch, Schedule
+
+
+def schedules(space: Space, **search) -> list[Schedule]:
+    return [point.schedule for point in points(Sweep(name="x", space=space, search=Search(**search)))]
 
 
 def test_the_default_recipe_has_hundreds_of_networks_in_126_families():
@@ -35,12 +42,63 @@ def test_pulses_swap_back():
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_samples_are_of_the_grid_with_their_controls(sampler):
-    draws = [schedules(Space(sampler=sampler, num_families=20, seed=seed)) for seed in (0, 0, 1)]
+    draws = [schedules(Space(), kind="random", sampler=sampler, num_families=20, seed=seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     stressed = [s for s in draws[0] if s.swap_epochs]
     assert len(set(stressed)) == 20
     assert {s.control for s in stressed} == {s for s in draws[0] if not s.swap_epochs}
-    assert set(schedules(Space(sampler=sampler, num_families=500, swap_epochs=[1, 2]))) <= set(schedules(Space(swap_epochs=[1, 2])))
+    assert set(schedules(Space(swap_epochs=[1, 2]), kind="random", sampler=sampler, num_families=500)) <= set(
+        schedules(Space(swap_epochs=[1, 2]))
+    )
+
+
+RECIPE_AXES = {"training.learning_rate": [0.01, 0.05], "model.widths": [[4], [4, 8]]}
+ONE_SWAP = {"activations": ["relu", "tanh"], "losses": ["focal"], "swap_epochs": [1], "swaps": ["activation"]}
+
+
+def test_a_grid_runs_every_schedule_under_every_recipe():
+    config = Sweep(name="x", space=Space(**ONE_SWAP, recipe=RECIPE_AXES, schedules=[[[0, "sin", "focal"]]]))
+    found = points(config)
+    assert len(set(found)) == len(found) == 4 * (2 + 2 + 1)
+    assert num_stressed(config.space) == 8
+    recipes = [recipe_of(config, p.changes) for p in found]
+    pairs = {(r.training.learning_rate, tuple(r.model.widths)) for r in recipes}
+    assert pairs == {(rate, widths) for rate in (0.01, 0.05) for widths in ((4,), (4, 8))}
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_draws_lie_in_their_ranges_and_bring_their_controls(sampler):
+    ranges = {
+        "training.weight_decay": Range(low=1e-5, high=1e-2, log=True),
+        "training.batch_size": Range(low=14, high=16),
+        "training.learning_rate": [0.1, 0.2],
+    }
+    config = Sweep(name="x", space=Space(**ONE_SWAP, recipe=ranges), search=Search(kind="random", sampler=sampler, num_families=64))
+    found = points(config)
+    assert num_stressed(config.space) == float("inf")
+    stressed = [p for p in found if p.schedule.swap_epochs]
+    assert len(stressed) == 64
+    assert {p.control for p in stressed} == set(found) - set(stressed)
+    training = [recipe_of(config, p.changes).training for p in stressed]
+    assert {t.batch_size for t in training} == {14, 15, 16}
+    assert {t.learning_rate for t in training} == {0.1, 0.2}
+    decades = [math.floor(math.log10(t.weight_decay)) for t in training]
+    assert all(decades.count(d) > 10 for d in (-5, -4, -3)), "log-uniform: about a third lies in each decade"
+    assert len([d for d in decades if d in (-5, -4, -3)]) == 64
+
+
+def test_nothing_is_shared_between_base_recipes(small_sweep, small_data, store):
+    """Each recipe has a tree of its own, equal to the tree of a sweep with that recipe alone."""
+    both = small_sweep.model_copy(update={"space": Space(**ONE_SWAP, recipe={"training.learning_rate": [0.01, 0.05]})})
+    plan = make_plan(both, small_data, store)
+    alone = make_plan(small_sweep.model_copy(update={"space": Space(**ONE_SWAP)}), small_data, store)
+    assert small_sweep.training.learning_rate == 0.05
+    assert len(plan.families) == 2 * len(alone.families)
+    assert {t: p for t, p in plan.remaining.items() if t in alone.families} == alone.remaining
+    for planned in plan.remaining.values():
+        if planned.parent:
+            assert plan.remaining[planned.parent].base is planned.base
+            assert plan.row(planned.trial)["control"] in plan.families
 
 
 def test_further_schedules_bring_their_controls():
@@ -68,7 +126,7 @@ def test_the_tree_trains_no_shared_prefix_twice(some, existing_epochs):
     """For any schedules: parents come first and save what children start from, and each epoch of each history is trained once."""
     ordered = sorted(some, key=lambda s: len(s.phases))
     existing = {BASE.state_name(ordered[0], e) for e in existing_epochs}
-    tree = _tree(BASE, {str(s): s for s in ordered}, EPOCHS, existing)
+    tree = _tree({str(s): Member(BASE, s) for s in ordered}, EPOCHS, existing)
     seen: list[str] = []
     trained: list[str] = []
     boundaries = {e for s in ordered for e in s.swap_epochs}
@@ -92,7 +150,8 @@ def test_children_wait_for_the_longest_chain_first():
     pulse = [[0, "relu", "focal"], [1, "tanh", "focal"], [5, "relu", "focal"]]
     some = [Schedule.of(pulse[:n]) for n in (1, 2, 3)]
     config = Sweep(name="x", training=Training(epochs=EPOCHS))
-    plan = Plan(config, BASE, {str(s): s for s in some}, frozenset(), _tree(BASE, {str(s): s for s in some}, EPOCHS, set()))
+    members = {str(s): Member(BASE, s) for s in some}
+    plan = Plan(config, Members(config, BASE.dataset_hash), members, frozenset(), _tree(members, EPOCHS, set()))
     assert [p.start_epoch for p in plan.remaining.values()] == [0, 1, 5]
     assert [plan.critical_epochs[str(s)] for s in some] == [6, 5, 1]
     assert plan.unique_replica_epochs == (6 + 5 + 1) * 6
@@ -102,7 +161,7 @@ def test_children_wait_for_the_longest_chain_first():
 
 def test_finished_families_are_not_planned_again(small_sweep, small_data, store):
     plan = make_plan(small_sweep, small_data, store)
-    trial, schedule = next(iter(plan.families.items()))
+    trial, (_, schedule) = next(iter(plan.families.items()))
     list(run(Family(small_sweep.recipe, small_sweep.probes, schedule, plan.family(trial).save_epochs), store))
     again = make_plan(small_sweep, small_data, store)
     assert again.done == {trial}
@@ -115,7 +174,7 @@ def test_finished_families_are_not_planned_again(small_sweep, small_data, store)
 def test_equal_data_under_another_name_are_the_same_families(small_sweep, small_data, store):
     """Only what the data are is compared: a share that the source ignores, or a file that moved, changes nothing."""
     plan = make_plan(small_sweep, small_data, store)
-    trial, schedule = next(iter(plan.families.items()))
+    trial, (_, schedule) = next(iter(plan.families.items()))
     list(run(Family(small_sweep.recipe, small_sweep.probes, schedule), store))
     moved = NpzData(source="npz", name="moved.npz")
     assert make_plan(small_sweep.model_copy(update={"data": moved}), small_data, store).done == {trial}
@@ -129,7 +188,7 @@ def test_a_larger_space_reuses_the_smaller(small_sweep, small_data, store):
 
 def test_a_finished_family_with_another_recipe_under_its_name_is_refused(small_sweep, small_data, store, monkeypatch):
     plan = make_plan(small_sweep, small_data, store)
-    trial, schedule = next(iter(plan.families.items()))
+    trial, (_, schedule) = next(iter(plan.families.items()))
     list(run(Family(small_sweep.recipe, small_sweep.probes, schedule), store))
     other = small_sweep.model_copy(update={"training": small_sweep.training.model_copy(update={"learning_rate": 0.9})})
     monkeypatch.setattr(Base, "trial_name", lambda self, s, probes: trial if s == schedule else f"t{hash(s)}")
