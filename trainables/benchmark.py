@@ -83,20 +83,25 @@ class Timed:
     def round(self, seconds: float, device: torch.device) -> None:
         if self.failed:
             return
-        began, num_calls = time.perf_counter(), 0
+        began, num_calls = _clock(device), 0
         try:
             while True:
                 self.call()
                 _wait(device)
                 num_calls += 1
-                elapsed = time.perf_counter() - began
-                if elapsed >= seconds:
+                elapsed = _clock(device) - began
+                if elapsed >= max(seconds, 1e-6):
                     break
         except torch.OutOfMemoryError:
             self.failed = "out of memory"
             free_gpu()
             return
         self.rates.append(num_calls * self.num_samples / elapsed)
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds: of this process's CPU time where one thread computes, so that other work on its core does not count; else of the wall."""
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def _wait(device: torch.device) -> None:
@@ -205,7 +210,8 @@ def where(device: torch.device) -> dict[str, Any]:
 _EXPLANATION = """\
 replica-samples/s: training samples times replicas. FLOP/s: as torch counts matrix products and convolutions, forward and backward.
 x separate: against one replica after the other, each alone under `loop`. of limit: against one plain network of this architecture on
-a batch as large as all replicas' batches together, in the faster of two memory layouts. Median [least, most] over rounds."""
+a batch as large as all replicas' batches together, in the faster of two memory layouts. Median [least, most] over rounds. Seconds are of
+the wall, or of CPU time where one CPU thread computes; of the first epoch always of the wall."""
 
 
 def show(result: dict[str, Any]) -> None:
