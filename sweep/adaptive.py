@@ -219,21 +219,21 @@ class AdaptiveSearcher(PrefixSearcher):
 
     def _settle(self, trial: str) -> None:
         """Once a family has ended: release what waits for states whose report was lost, plan anew what waits for states never saved."""
-        again: list[str] = []
         for state in self.plan.remaining[trial].saves.values():
-            if self._promised.get(state) != trial:
-                continue
-            if self.store.exists(self.states.file(state)):
-                self._saved(state)
-            else:
-                del self._promised[state]
-                again += self._waiting.pop(state, [])
+            if self._promised.get(state) == trial:
+                if self.store.exists(self.states.file(state)):
+                    self._saved(state)
+                else:
+                    del self._promised[state]
+        while orphans := [state for state in self._waiting if state not in self._promised]:
+            for state in orphans:
                 self._needed.pop(state, None)
-        for child in again:
-            for state in self.plan.remaining[child].saves.values():
-                self._promised.pop(state, None)
-        for child in again:
-            self._add(child, self.plan.families[child])
+            again = [child for state in orphans for child in self._waiting.pop(state)]
+            for child in again:
+                for state in self.plan.remaining[child].saves.values():
+                    self._promised.pop(state, None)
+            for child in again:
+                self._add(child, self.plan.families[child])
 
     def _let_go(self, trial: str) -> None:
         state = self.plan.remaining[trial].start_state
