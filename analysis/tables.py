@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 # The built-in losses: each is evaluated on every split at every epoch, so that curves run on across a swap.
 LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
 MAX_ROW_GROUP_BYTES = 16 * 2**20
+_FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
 
 TEXT, FLOAT, INT, SHORT, FLAG = pa.string(), pa.float32(), pa.int32(), pa.int16(), pa.bool_()
 
@@ -292,14 +293,15 @@ def read(
     paths = [store.path(f"{table}/{name}.parquet") for name in chosen]
     schema = TABLES[table].schema
     wanted = list(columns) if columns is not None else schema.names
-    if not paths:
-        return schema.empty_table().select(wanted).to_pandas()
-    dataset = pads.dataset(paths, filesystem=store.filesystem, format="parquet", schema=schema)
-    for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
-        if not fragment.physical_schema.equals(schema):
-            raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
     version = [] if "schema_version" in wanted else ["schema_version"]
-    found = dataset.to_table(columns=[*wanted, *version], filter=filter)
+    parts = [schema.empty_table().select([*wanted, *version])]
+    for first in range(0, len(paths), _FILES_AT_ONCE):
+        dataset = pads.dataset(paths[first : first + _FILES_AT_ONCE], filesystem=store.filesystem, format="parquet", schema=schema)
+        for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
+            if not fragment.physical_schema.equals(schema):
+                raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
+        parts.append(dataset.to_table(columns=[*wanted, *version], filter=filter))
+    found = pa.concat_tables(parts)
     versions = set(found["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         found_versions = ", ".join(sorted(map(str, versions)))

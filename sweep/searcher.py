@@ -6,10 +6,12 @@ import heapq
 from collections import Counter
 from typing import Any
 
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from analysis.storage import Store
-from sweep.plan import Plan, device, num_threads
+from sweep.plan import Plan
 from trainables.rows import write_failure, write_skipped
 from trainables.states import States
 from trainables.trainable import to_config
@@ -47,9 +49,8 @@ class PrefixSearcher(Searcher):
         if self._ready:
             trial = heapq.heappop(self._ready)[2]
             self.running[trial_id] = trial
-            config = self.plan.config
-            family = to_config(self.plan.family(trial), self.plan.base.dataset_hash, self.store.root, device(config), num_threads(config))
-            return {"trial": trial, **family}
+            family = self.plan.family(trial)
+            return {"trial": trial, **to_config(self.plan.base, family.schedule, family.save_epochs)}
         if self.num_finished == len(self.plan.remaining):  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None
@@ -107,6 +108,13 @@ class PrefixSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a restarted sweep makes a new plan."""
+
+
+class LiveTrials(FIFOScheduler):
+    """Chooses among the trials that have not ended; the one that it extends looks through all there ever were, several times a second."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        return next((trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING), None)
 
 
 class WorkerDied(RuntimeError):

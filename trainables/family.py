@@ -44,6 +44,7 @@ class Progress:
     epoch: int
     state: str | None
     done: bool
+    epochs_trained: int  # in this attempt
     num_images: int
     summary: dict[str, float]
 
@@ -138,9 +139,10 @@ class _Attempt:
         training = self.training
         accuracy = evaluation.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
         summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
-        steps = (training.epoch - self.started_at) * training.steps_per_epoch * training.config.replicas
+        epochs_trained = training.epoch - self.started_at
+        num_images = epochs_trained * training.steps_per_epoch * training.config.replicas * training.config.batch_size
         summary["num_diverged"] = int((training.diverged_at >= 0).sum())
-        return Progress(self.trial, training.epoch, state, done, steps * training.config.batch_size, summary)
+        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary)
 
     def write(self, final: Evaluation) -> None:
         """Write every table of the family, `trials` last."""

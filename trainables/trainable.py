@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 
 from analysis.storage import Store
 from trainables import family as families
-from trainables.recipe import BaseRecipe, Probes
+from trainables.recipe import Probes
 from trainables.rows import trial_row, write_failure
 from trainables.schedule import Base, Schedule
 
 
-def to_config(family: families.Family, dataset_hash: str, root: str, device: str, num_threads: int) -> dict[str, Any]:
-    """A family as the plain data that Tune carries to a worker."""
-    return {
-        "family": json.dumps(
-            {
-                "recipe": family.recipe.model_dump(mode="json"),
-                "probes": family.probes.model_dump(mode="json"),
-                "phases": [[p.start_epoch, p.activation, p.loss] for p in family.schedule.phases],
-                "save_epochs": sorted(family.save_epochs),
-            }
-        ),
-        "dataset_hash": dataset_hash,
-        "root": root,
-        "device": device,
-        "num_threads": num_threads,
-    }
+@dataclass(frozen=True)
+class Work:
+    """What all families of a sweep share; it reaches each worker once. `bases` by name."""
+
+    bases: dict[str, Base]
+    probes: Probes
+    root: str
+    device: str
+    num_threads: int
 
 
-def from_config(config: dict[str, Any]) -> families.Family:
+def to_config(base: Base, schedule: Schedule, save_epochs: Iterable[int]) -> dict[str, str]:
+    """What tells one family from another, as the plain data that Tune carries to a worker.
+
+    Short, and text: Tune keeps every trial's config five times over, and statistics of every number in it.
+    """
+    phases = [[p.start_epoch, p.activation, p.loss] for p in schedule.phases]
+    return {"base": base.name, "phases": json.dumps(phases), "save_epochs": json.dumps(sorted(save_epochs))}
+
+
+def from_config(config: dict[str, str], work: Work) -> families.Family:
     """The inverse of `to_config`."""
-    parts = json.loads(config["family"])
-    return families.Family(
-        BaseRecipe.model_validate(parts["recipe"]),
-        Probes.model_validate(parts["probes"]),
-        Schedule.of(parts["phases"]),
-        frozenset(parts["save_epochs"]),
-    )
+    schedule, save_epochs = Schedule.of(json.loads(config["phases"])), frozenset(json.loads(config["save_epochs"]))
+    return families.Family(work.bases[config["base"]].recipe, work.probes, schedule, save_epochs)
 
 
 REPORT_EVERY_S = 2.0
@@ -54,19 +53,24 @@ class FamilyTrainable(tune.Trainable):
     An exception of the family is recorded in its `trials` row and ends the trial; only a dead worker is an error to Tune, which retries.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, str], work: Work) -> None:  # type: ignore[override]  # as tune.with_parameters calls it
+        self.work = work
         self._begin(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: dict[str, str]) -> bool:
         self._begin(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def _begin(self, config: dict[str, str]) -> None:
         self._began_at = time.perf_counter()
-        families.deterministic(config["num_threads"])
-        self._family, self._store = from_config(config), Store(config["root"])
-        self._dataset_hash = config["dataset_hash"]
-        self._run = families.run(self._family, self._store, config["device"])
+        families.deterministic(self.work.num_threads)
+        self._base, self._family = self.work.bases[config["base"]], from_config(config, self.work)
+        self._store = Store(self.work.root)
+        self._run = self.run_family(self._family, self._store)
+
+    def run_family(self, family: families.Family, store: Store) -> Generator[families.Progress]:
+        """What trains a family; a benchmark of all that is around it brings its own."""
+        return families.run(family, store, self.work.device)
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -75,21 +79,24 @@ class FamilyTrainable(tune.Trainable):
                 if progress.done or progress.state or time.monotonic() - began > REPORT_EVERY_S:
                     break
         except Exception as error:
-            row = trial_row(Base(self._family.recipe, self._dataset_hash), self._family.schedule, self._family.probes)
-            write_failure(self._store, row, error)
+            write_failure(self._store, trial_row(self._base, self._family.schedule, self._family.probes), error)
             return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
+        report = {
+            "epoch": progress.epoch,
+            "epochs_trained": progress.epochs_trained,
+            "num_images": progress.num_images,
+            "seconds": time.perf_counter() - self._began_at,
+            **progress.summary,
+        }
         return {
             "done": progress.done,
             "status": "done" if progress.done else "running",
             "state": progress.state,
-            "epoch": progress.epoch,
-            "num_images": progress.num_images,
-            "seconds": time.perf_counter() - self._began_at,
-            **progress.summary,
+            "report": json.dumps(report),  # text for the same reason as the config
         }
 
     def cleanup(self) -> None:
         self._run.close()
 
 
-__all__ = ["FamilyTrainable", "from_config", "to_config"]
+__all__ = ["FamilyTrainable", "Work", "from_config", "to_config"]

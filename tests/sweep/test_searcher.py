@@ -7,8 +7,9 @@ from analysis import tables
 from sweep.config import Space, Sweep
 from sweep.plan import make_plan
 from sweep.searcher import PrefixSearcher
+from trainables.family import Family
 from trainables.states import States
-from trainables.trainable import from_config
+from trainables.trainable import Work, from_config
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def searcher(sweep, small_data, store) -> PrefixSearcher:
     return found
 
 
+def family_of(searcher: PrefixSearcher, config: dict[str, str]) -> Family:
+    """What a worker makes of a suggestion."""
+    plan = searcher.plan
+    return from_config(config, Work({plan.base.name: plan.base}, plan.config.probes, searcher.store.root, "cpu", 1))
+
+
 def by_text(searcher: PrefixSearcher, text: str) -> str:
     return next(trial for trial, schedule in searcher.plan.families.items() if str(schedule) == text)
 
@@ -42,15 +49,15 @@ LATE, PULSE = "0:relu/focal 3:sin/focal", "0:relu/focal 1:tanh/focal 2:relu/foca
 
 def test_a_branch_starts_as_soon_as_its_trunk_has_passed_the_swap(searcher):
     config = searcher.suggest("a")
-    assert str(from_config(config).schedule) == CONTROL
-    assert from_config(config).save_epochs == {1, 3}
+    assert str(family_of(searcher, config).schedule) == CONTROL
+    assert family_of(searcher, config).save_epochs == {1, 3}
     assert searcher.suggest("b") is None
     states = searcher.plan.remaining[config["trial"]].saves
     searcher.on_trial_result("a", {"state": states[1]})
-    assert str(from_config(searcher.suggest("b")).schedule) == SWAP
+    assert str(family_of(searcher, searcher.suggest("b")).schedule) == SWAP
     assert searcher.suggest("c") is None
     searcher.on_trial_result("a", {"state": states[3]})
-    assert str(from_config(searcher.suggest("c")).schedule) == LATE
+    assert str(family_of(searcher, searcher.suggest("c")).schedule) == LATE
     assert searcher.suggest("d") is None
 
 
@@ -68,7 +75,7 @@ def test_a_finished_trunk_releases_what_still_waits(searcher):
     """The report of a state can die with the worker that saved it; the retry continues behind it."""
     searcher.suggest("a")
     searcher.on_trial_complete(trial_id="a", result={"status": "done"})
-    assert {str(from_config(searcher.suggest(n)).schedule) for n in "bc"} == {SWAP, LATE}
+    assert {str(family_of(searcher, searcher.suggest(n)).schedule) for n in "bc"} == {SWAP, LATE}
 
 
 def test_a_failed_trunk_skips_its_descendants_and_says_why(searcher, store):
