@@ -12,7 +12,7 @@ from torch import nn
 
 from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
-from sweep.space import schedules
+from sweep.space import is_empty
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.functions import UnknownName
@@ -62,7 +62,7 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
-    if not problems and not schedules(space):
+    if not problems and is_empty(space):
         problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
     if problems or data is None:
         raise ConfigError(source, problems)

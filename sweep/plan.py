@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from trainables.data import Dataset
 from trainables.family import Family, setting
 from trainables.replicas import EXECUTORS
 from trainables.rows import trial_row
-from trainables.schedule import Base, Schedule, check_same
+from trainables.schedule import Base, Phase, Schedule, check_same
 from trainables.states import States
 
 
@@ -136,27 +137,47 @@ def _done(store: Store, base: Base, families: dict[str, Schedule], config: Sweep
     return done
 
 
-def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
-    """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it."""
-    boundaries = sorted({epoch for schedule in to_run.values() for epoch in schedule.swap_epochs})
-    candidates = range(1, num_epochs + 1) if existing else boundaries
-    owners: dict[str, str] = {}
+def _tree(base: Base, to_run: dict[str, Schedule], num_epochs: int, existing: dict[str, int]) -> dict[str, Planned]:
+    """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it.
+
+    `existing` states have their epochs beside them. Linear in the phases of all schedules: which families pass where is kept by the
+    phases that they have in common, and only states that are used are named.
+    """
+    passed: dict[tuple[Phase, ...], list[_Stretch]] = defaultdict(list)  # by the phases in force there, in order of time
     saves: dict[str, dict[int, str]] = defaultdict(dict)
-    starts: dict[str, tuple[int, str | None, str | None]] = {}
+    found: dict[str, Planned] = {}
+    existing_epochs = sorted(set(existing.values()), reverse=True)
     for trial, schedule in to_run.items():
-        start: tuple[int, str | None, str | None] = (0, None, None)
-        names = {epoch: base.state_name(schedule, epoch) for epoch in candidates}
-        for epoch in reversed(candidates):
-            name = names[epoch]
+        ends = [*schedule.swap_epochs, num_epochs]
+        start, parent = _latest_passed(passed, schedule, ends)
+        state = None
+        for epoch in existing_epochs:
+            if epoch < max(start, 1):
+                break
+            name = base.state_name(schedule, epoch)
             if name in existing:
-                start = (epoch, name, None)
+                start, state, parent = epoch, name, None
                 break
-            if name in owners:
-                start = (epoch, name, owners[name])
-                saves[owners[name]][epoch] = name
-                break
-        starts[trial] = start
-        for epoch in boundaries:
-            if start[0] < epoch < num_epochs:
-                owners[names[epoch]] = trial
-    return {trial: Planned(trial, schedule, *starts[trial], saves[trial]) for trial, schedule in to_run.items()}
+        if parent is not None:
+            state = saves[parent].get(start) or base.state_name(schedule, start)
+            saves[parent][start] = state
+        for length, end in enumerate(ends, 1):
+            if end > start:
+                insort(passed[schedule.phases[:length]], (end, start, trial))
+        found[trial] = Planned(trial, schedule, start, state, parent, saves[trial])
+    return found
+
+
+_Stretch = tuple[int, int, str]  # last epoch, the epoch that it starts behind, and who passes it
+
+
+def _latest_passed(passed: dict[tuple[Phase, ...], list[_Stretch]], schedule: Schedule, ends: list[int]) -> tuple[int, str | None]:
+    """The latest epoch on a schedule's way that another passes, and who; `ends` are the ends of its phases."""
+    for length in range(len(ends), 0, -1):
+        stretches, end = passed.get(schedule.phases[:length], []), ends[length - 1]
+        index = bisect_left(stretches, (end,))
+        if index < len(stretches) and stretches[index][1] < end:
+            return end, stretches[index][2]
+        if index > 0:
+            return stretches[index - 1][0], stretches[index - 1][2]
+    return 0, None

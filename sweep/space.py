@@ -25,6 +25,12 @@ def schedules(space: Space) -> list[Schedule]:
     return sorted(dict.fromkeys([*controls, *given, *stressed]), key=lambda s: len(s.phases))
 
 
+def is_empty(space: Space) -> bool:
+    """Whether a space has no schedule at all."""
+    has_control = space.controls and space.sampler == "grid" and bool(space.activations and space.losses)
+    return not (space.schedules or has_control or any(True for _ in _grid(space)))
+
+
 def _axes(space: Space) -> list[list[Any]]:
     """What a stressed schedule is made of: functions before, functions after, swap epoch, length of the pulse (0: for good)."""
     return [

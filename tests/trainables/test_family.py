@@ -175,7 +175,7 @@ def test_a_state_that_is_not_what_its_name_says_is_refused(small_recipe, small_d
     name = base.state_name(CONTROL, 2)
     history = base.history(CONTROL, 2, full=True)
     where = families.setting(probes, "cpu", "loop", 1)
-    assert states.usable(where) == {name}
+    assert states.usable(where) == {name: 2}
     state, records = states.load(name, history, where)
     history["base"]["training"]["learning_rate"] = 0.7
     states.save(name, state, records, history, where)
