@@ -7,7 +7,7 @@ is a column of its row, so that a file that is copied away or read through a glo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,37 @@ _TABLES = (
         ),
     ),
     Table(
+        "runs",
+        "a run of the command that had families to train, however it ended",
+        tuple(
+            replace(column, volatile=True)
+            for column in (
+                _VERSION,
+                Column("run", TEXT, "id of the run: r and when it started"),
+                Column("started_at", pa.timestamp("ms", tz="UTC"), "when the run started"),
+                Column("seconds", pa.float64(), "wall time from the start of Ray until the last family had ended", "s"),
+                Column("interrupted", FLAG, "whether the run was stopped before all families had ended"),
+                Column("families", INT, "families that the run set out to train"),
+                Column("families_done", INT, "of those, families that are done"),
+                Column("families_left_out", INT, "families left for later by a budget"),
+                Column("slots", INT, "families that train at once"),
+                Column("num_deaths", INT, "workers that died; what they had not reported is in no count"),
+                Column("replica_epochs_planned", pa.int64(), "epochs to train over all replicas, shared prefixes once", "epochs"),
+                Column("replica_epochs", pa.int64(), "epochs trained over all replicas, all attempts, as reported", "epochs"),
+                Column("num_states_planned", INT, "training states alive at once at most, by the plan's simulation"),
+                Column("num_states", INT, "training states alive at once at most"),
+                Column("predicted_seconds", pa.float64(), "wall time foreseen; null where the cost was unknown", "s"),
+                Column("predicted_device_s", pa.float64(), "device time foreseen for all families to train; null where unknown", "s"),
+                Column("device_s", pa.float64(), "device time of the families done: training, evaluation, probes and writing", "s"),
+                Column("predicted_bytes", pa.float64(), "bytes of tables foreseen", "byte"),
+                Column("bytes", pa.int64(), "bytes of the tables of the families done", "byte"),
+                Column("source", TEXT, "what the prediction rests on"),
+                Column("host", TEXT, "machine that ran the command"),
+                Column("provenance", TEXT, "versions, commit and hash of uncommitted changes as JSON"),
+            )
+        ),
+    ),
+    Table(
         "samples",
         "a sample of the data set",
         (
@@ -340,7 +371,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set; `runs`: one per run of the command).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

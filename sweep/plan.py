@@ -6,7 +6,8 @@ import json
 import os
 from bisect import bisect_left, insort
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,12 +46,31 @@ class Plan:
     families: dict[str, Schedule]
     done: frozenset[str]
     remaining: dict[str, Planned]
+    left_out: dict[str, Planned] = field(default_factory=dict)
+
+    def only(self, trials: Container[str]) -> Plan:
+        """The plan of fewer families: the others are left out. States that these start from are still saved, and kept for them.
+
+        A family may be chosen only with those that it continues from.
+        """
+        chosen = {trial: planned for trial, planned in self.remaining.items() if trial in trials}
+        left_out = {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
+        families = {trial: schedule for trial, schedule in self.families.items() if trial not in left_out}
+        return replace(self, families=families, remaining=chosen, left_out=left_out)
 
     def family(self, trial: str) -> Family:
         """A remaining family as the worker gets it."""
-        planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
-        checkpoints = range(every, self.config.training.epochs, every) if every else ()
-        return Family(self.config.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
+        planned = self.remaining[trial]
+        epochs = frozenset([*planned.saves, *self.checkpoint_epochs(planned)])
+        return Family(self.config.recipe, self.config.probes, planned.schedule, epochs)
+
+    def checkpoint_epochs(self, planned: Planned) -> dict[int, str]:
+        """Epochs at which a family saves its state for a retry, and the names of these states."""
+        every = self.config.storage.checkpoint_epochs
+        if not every:
+            return {}
+        epochs = [epoch for epoch in range(every, self.config.training.epochs, every) if epoch > planned.start_epoch]
+        return {epoch: self.base.state_name(planned.schedule, epoch) for epoch in epochs}
 
     def row(self, trial: str) -> dict[str, Any]:
         """What a family's row of `trials` says before it has run."""
@@ -58,9 +78,9 @@ class Plan:
 
     @cached_property
     def users(self) -> dict[str, set[str]]:
-        """Training states that remaining families start from, and those families."""
+        """Training states that remaining families start from, and those families; families left out for now count too."""
         found: dict[str, set[str]] = defaultdict(set)
-        for planned in self.remaining.values():
+        for planned in [*self.remaining.values(), *self.left_out.values()]:
             if planned.start_state:
                 found[planned.start_state].add(planned.trial)
         return dict(found)
@@ -79,7 +99,7 @@ class Plan:
             longest[trial] = max([num_epochs - planned.start_epoch, *below])
         return longest
 
-    @property
+    @cached_property
     def unique_replica_epochs(self) -> int:
         """Epochs to train, over all replicas, with every shared prefix counted once."""
         return sum(self.config.training.epochs - p.start_epoch for p in self.remaining.values()) * self.config.training.replicas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections import Counter
 from typing import Any
 
@@ -27,6 +28,11 @@ class PrefixSearcher(Searcher):
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
         self.num_finished = 0
+        self.num_epochs = 0  # trained by all attempts that have ended, as far as they could tell
+        self.alive = {p.start_state for p in plan.remaining.values() if p.start_state and p.parent is None}  # training states
+        self.most_alive = len(self.alive)
+        self._attempts: dict[str, int] = {}  # Tune's trial id -> epochs trained
+        self._checkpoints: dict[str, str] = {}  # our trial id -> the latest state that it saved
         self._num_deaths = Counter[str]()
         self._users = {state: set(trials) for state, trials in plan.users.items()}
         self._waiting: dict[str, list[str]] = {}
@@ -56,13 +62,17 @@ class PrefixSearcher(Searcher):
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._attempts[trial_id] = json.loads(result.get("report", "{}")).get("epochs_trained", 0)
         if result.get("state"):
-            self._release_waiting(result["state"])
+            self._saved(self.running[trial_id], result["state"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.running.pop(trial_id, None)
         if trial is None:
             return
+        if result and result.get("report"):
+            self._attempts[trial_id] = json.loads(result["report"])["epochs_trained"]
+        self.num_epochs += self._attempts.pop(trial_id, 0)
         if error:
             self._died(trial)
         elif result and result.get("status") == "failed":
@@ -94,14 +104,33 @@ class PrefixSearcher(Searcher):
                 write_skipped(self.store, self.plan.row(child), why)
                 self._fail(child, why)
 
+    @property
+    def num_deaths(self) -> int:
+        """Workers that died."""
+        return self._num_deaths.total()
+
+    def _saved(self, trial: str, state: str) -> None:
+        """A training state is there: start who waits for it, and forget the checkpoint that it makes obsolete."""
+        self.alive.add(state)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        before, self._checkpoints[trial] = self._checkpoints.get(trial), state
+        if before != state:
+            self._forget(before)
+        self._release_waiting(state)
+
     def _let_go(self, trial: str) -> None:
-        """Remove the state that a family started from once no other needs it."""
+        """Remove the state that a finished family started from once no other needs it, and its last checkpoint."""
+        self._forget(self._checkpoints.pop(trial, None))
         state = self.plan.remaining[trial].start_state
-        if state is None or self.plan.config.storage.keep_states:
-            return
-        self._users[state].discard(trial)
-        if not self._users[state]:
+        if state is not None:
+            self._users[state].discard(trial)
+            self._forget(state)
+
+    def _forget(self, state: str | None) -> None:
+        """Remove a state unless a family still starts from it."""
+        if state is not None and not self._users.get(state) and not self.plan.config.storage.keep_states:
             self.states.delete(state)
+            self.alive.discard(state)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the tables and the training states are the record."""

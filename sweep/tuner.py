@@ -39,10 +39,17 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a plan ended. `failed` holds reasons by trial, skipped families included; Tune's own record of trials is thrown away."""
+    """How a run of a plan ended.
+
+    `failed` holds reasons by trial, skipped families included; `replica_epochs` is what all attempts trained, as far as those of dead
+    workers could tell; `num_states` is the most training states that there were at once. Tune's own record of trials is thrown away.
+    """
 
     failed: dict[str, str]
     interrupted: bool
+    replica_epochs: int
+    num_deaths: int
+    num_states: int
     experiment_state_bytes: int
 
 
@@ -95,7 +102,14 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
                     ),
                 ).fit()
             state_bytes = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
-            return Outcome(searcher.failed, bool(stopped) or searcher.num_finished < len(plan.remaining), state_bytes)
+            return Outcome(
+                searcher.failed,
+                bool(stopped) or searcher.num_finished < len(plan.remaining),
+                searcher.num_epochs * plan.config.training.replicas,
+                searcher.num_deaths,
+                searcher.most_alive,
+                state_bytes,
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

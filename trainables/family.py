@@ -12,7 +12,7 @@ import torch
 
 from analysis import tables
 from analysis.storage import Store
-from trainables.data import load
+from trainables.data import Dataset, load
 from trainables.models import build
 from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
@@ -49,12 +49,16 @@ class Progress:
     summary: dict[str, float]
 
 
-def run(family: Family, store: Store, device: str = "cpu", executor: Executor | None = None) -> Generator[Progress]:
+def run(
+    family: Family, store: Store, device: str = "cpu", executor: Executor | None = None, data: Dataset | None = None
+) -> Generator[Progress]:
     """Train a family to its end and write its tables, `trials` last. Continues from the newest training state of its own history.
+
+    `data` are those of the recipe unless given: a part of them, where only the time matters.
 
     Raises whatever training or writing raises; `rows.write_failure` records that.
     """
-    attempt = _Attempt(family, store, device, executor)
+    attempt = _Attempt(family, store, device, executor, data or load(family.recipe.data))
     training, schedule, num_epochs = attempt.training, family.schedule, family.recipe.training.epochs
     if not attempt.resume():
         attempt.look("init")
@@ -76,10 +80,10 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Executor | 
 class _Attempt:
     """One attempt at a family: its training, its probes, and the time that both take."""
 
-    def __init__(self, family: Family, store: Store, device: str, executor: Executor | None) -> None:
+    def __init__(self, family: Family, store: Store, device: str, executor: Executor | None, data: Dataset) -> None:
         self.began, self.train_s = time.perf_counter(), 0.0
         self.family, self.store, self.states = family, store, States(store)
-        data, recipe, schedule = load(family.recipe.data), family.recipe, family.schedule
+        recipe, schedule = family.recipe, family.schedule
         self.base = Base(recipe, data.hash)
         self.trial = self.base.trial_name(schedule, family.probes)
         self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
