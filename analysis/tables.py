@@ -7,7 +7,6 @@ is a column of its row, so that a file that is copied away or read through a glo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.runs import RUNS
+from analysis.schema import FLAG, FLOAT, INT, SHORT, TEXT, VERSION, Column, Table
 from analysis.storage import Store
 
 SCHEMA_VERSION = 1
@@ -24,39 +25,6 @@ LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "a
 MAX_ROW_GROUP_BYTES = 16 * 2**20
 _FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
 
-TEXT, FLOAT, INT, SHORT, FLAG = pa.string(), pa.float32(), pa.int32(), pa.int16(), pa.bool_()
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. `volatile` marks timings and provenance: all else is bit for bit the same in every run of a sweep."""
-
-    name: str
-    type: pa.DataType
-    meaning: str
-    unit: str = ""
-    volatile: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: what a row is, and its columns in order."""
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-
-    @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([pa.field(c.name, c.type) for c in self.columns])
-
-    @property
-    def stable(self) -> list[str]:
-        """The columns that do not depend on when, where and in how many attempts the family ran."""
-        return [c.name for c in self.columns if not c.volatile]
-
-
-_VERSION = Column("schema_version", SHORT, "version of this schema; readers refuse a newer one")
 _TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
 _SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
 _REPLICA = Column("replica", SHORT, "index of the network within its family")
@@ -77,7 +45,7 @@ _TABLES = (
         "trials",
         "a family; written last, so that a row with status `done` means that all its tables are there",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _SCHEDULE,
             Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
@@ -118,7 +86,7 @@ _TABLES = (
         "replicas",
         "a network at the end of its training",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _SCHEDULE,
             _REPLICA,
@@ -149,7 +117,7 @@ _TABLES = (
         "epochs",
         "a replica on a split, at the end of an epoch (`epoch`) or right after a swap (`after_swap`)",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             _EPOCH,
@@ -171,7 +139,7 @@ _TABLES = (
         "predictions",
         "a replica at the end of an epoch or right after a swap, on the train or test split",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             _EPOCH,
@@ -188,7 +156,7 @@ _TABLES = (
         "activations",
         "a probe sample (or a position of it) in a layer of a replica at a moment",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
@@ -202,42 +170,12 @@ _TABLES = (
             Column("activation", pa.list_(FLOAT), "the features"),
         ),
     ),
-    Table(
-        "runs",
-        "a run of the command that had families to train, however it ended",
-        tuple(
-            replace(column, volatile=True)
-            for column in (
-                _VERSION,
-                Column("run", TEXT, "id of the run: r and when it started"),
-                Column("started_at", pa.timestamp("ms", tz="UTC"), "when the run started"),
-                Column("seconds", pa.float64(), "wall time from the start of Ray until the last family had ended", "s"),
-                Column("interrupted", FLAG, "whether the run was stopped before all families had ended"),
-                Column("families", INT, "families that the run set out to train"),
-                Column("families_done", INT, "of those, families that are done"),
-                Column("families_left_out", INT, "families left for later by a budget"),
-                Column("slots", INT, "families that train at once"),
-                Column("num_deaths", INT, "workers that died; what they had not reported is in no count"),
-                Column("replica_epochs_planned", pa.int64(), "epochs to train over all replicas, shared prefixes once", "epochs"),
-                Column("replica_epochs", pa.int64(), "epochs trained over all replicas, all attempts, as reported", "epochs"),
-                Column("num_states_planned", INT, "training states alive at once at most, by the plan's simulation"),
-                Column("num_states", INT, "training states alive at once at most"),
-                Column("predicted_seconds", pa.float64(), "wall time foreseen; null where the cost was unknown", "s"),
-                Column("predicted_device_s", pa.float64(), "device time foreseen for all families to train; null where unknown", "s"),
-                Column("device_s", pa.float64(), "device time of the families done: training, evaluation, probes and writing", "s"),
-                Column("predicted_bytes", pa.float64(), "bytes of tables foreseen", "byte"),
-                Column("bytes", pa.int64(), "bytes of the tables of the families done", "byte"),
-                Column("source", TEXT, "what the prediction rests on"),
-                Column("host", TEXT, "machine that ran the command"),
-                Column("provenance", TEXT, "versions, commit and hash of uncommitted changes as JSON"),
-            )
-        ),
-    ),
+    RUNS,
     Table(
         "samples",
         "a sample of the data set",
         (
-            _VERSION,
+            VERSION,
             Column("dataset", TEXT, "id of the data, as in `trials`"),
             Column("sample", INT, "id of the sample within the data set"),
             _SPLIT,

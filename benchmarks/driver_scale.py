@@ -67,12 +67,13 @@ def stub_family(stub_s: float) -> Any:
 
     from trainables.family import Family, Progress, setting
     from trainables.rows import trial_row, write_trial
+    from trainables.schedule import Base
     from trainables.states import States
     from trainables.trainable import FamilyTrainable
 
     class Stub(FamilyTrainable):
         def run_family(self, family: Family, store: Any) -> Generator[Progress]:
-            base, states = self._base, States(store)
+            base, states = Base(family.recipe, self.work.dataset_hash), States(store)
             row = trial_row(base, family.schedule, family.probes)
             made_with = setting(family.probes, self.work.device, "loop", 1)
             summary = {"num_diverged": 0, "train_accuracy": 1.0, "val_accuracy": 1.0, "test_accuracy": 1.0}

@@ -12,10 +12,16 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from analysis.storage import Store
-from sweep.plan import Plan
+from sweep.plan import Plan, device, num_threads
 from trainables.rows import write_failure, write_skipped
 from trainables.states import States
-from trainables.trainable import to_config
+from trainables.trainable import Work, to_config
+
+
+def work_of(plan: Plan, store: Store) -> Work:
+    """What all families of a plan share."""
+    config = plan.config
+    return Work(config.recipe, plan.base.dataset_hash, config.probes, store.root, device(config), num_threads(config))
 
 
 class PrefixSearcher(Searcher):
@@ -24,7 +30,7 @@ class PrefixSearcher(Searcher):
     def __init__(self, plan: Plan, store: Store) -> None:
         super().__init__(metric="epoch", mode="max")
         self.plan, self.store = plan, store
-        self.states = States(store)
+        self.states, self.work = States(store), work_of(plan, store)
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
         self.num_finished = 0
@@ -55,8 +61,7 @@ class PrefixSearcher(Searcher):
         if self._ready:
             trial = heapq.heappop(self._ready)[2]
             self.running[trial_id] = trial
-            family = self.plan.family(trial)
-            return {"trial": trial, **to_config(self.plan.base, family.schedule, family.save_epochs)}
+            return {"trial": trial, **to_config(self.plan.family(trial), self.work)}
         if self.num_finished == len(self.plan.remaining):  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from analysis.storage import Store
 from sweep.check import num_cpus
-from sweep.plan import Plan, device, num_threads
+from sweep.plan import Plan
 
 if TYPE_CHECKING:  # imports Ray, which reads the environment that is set here first
     from trainables.trainable import FamilyTrainable
@@ -67,14 +67,13 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
 
     from sweep.progress import ProgressLine
     from sweep.searcher import LiveTrials, PrefixSearcher
-    from trainables.trainable import FamilyTrainable, Work
+    from trainables.trainable import FamilyTrainable
 
     resources = plan.config.resources
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
         with _ray(num_cpus(plan.config)), _graceful() as stopped:
             searcher = PrefixSearcher(plan, store)
-            work = Work({plan.base.name: plan.base}, plan.config.probes, store.root, device(plan.config), num_threads(plan.config))
             available = ray.cluster_resources()  # of the cluster joined, or of this machine
             slots = available.get("CPU", 1) / resources.cpus_per_family
             if resources.gpus_per_family:
@@ -82,7 +81,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
             with ProgressLine(plan, searcher, console) as progress:
                 tune.Tuner(
                     tune.with_resources(
-                        tune.with_parameters(trainable or FamilyTrainable, work=work),
+                        tune.with_parameters(trainable or FamilyTrainable, work=searcher.work),
                         {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family},
                     ),
                     tune_config=tune.TuneConfig(

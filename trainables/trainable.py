@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,35 +12,42 @@ from ray import tune
 
 from analysis.storage import Store
 from trainables import family as families
-from trainables.recipe import Probes
+from trainables.recipe import BaseRecipe, Probes
 from trainables.rows import trial_row, write_failure
 from trainables.schedule import Base, Schedule
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all families of a sweep share; it reaches each worker once. `bases` by name."""
+    """What the families of a sweep share; it reaches each worker once."""
 
-    bases: dict[str, Base]
+    recipe: BaseRecipe
+    dataset_hash: str
     probes: Probes
     root: str
     device: str
     num_threads: int
 
 
-def to_config(base: Base, schedule: Schedule, save_epochs: Iterable[int]) -> dict[str, str]:
-    """What tells one family from another, as the plain data that Tune carries to a worker.
+def to_config(family: families.Family, work: Work) -> dict[str, str]:
+    """What tells a family from another of the same work, as the plain data that Tune carries to a worker.
 
     Short, and text: Tune keeps every trial's config five times over, and statistics of every number in it.
     """
-    phases = [[p.start_epoch, p.activation, p.loss] for p in schedule.phases]
-    return {"base": base.name, "phases": json.dumps(phases), "save_epochs": json.dumps(sorted(save_epochs))}
+    ours, theirs = (recipe.model_dump(mode="json") for recipe in (family.recipe, work.recipe))
+    changes = {part: {k: v for k, v in keys.items() if v != theirs[part].get(k)} for part, keys in ours.items() if keys != theirs[part]}
+    phases = [[p.start_epoch, p.activation, p.loss] for p in family.schedule.phases]
+    return {"changes": json.dumps(changes), "phases": json.dumps(phases), "save_epochs": json.dumps(sorted(family.save_epochs))}
 
 
 def from_config(config: dict[str, str], work: Work) -> families.Family:
     """The inverse of `to_config`."""
+    recipe, changes = work.recipe, json.loads(config["changes"])
+    if changes:
+        written = recipe.model_dump(mode="json")
+        recipe = BaseRecipe.model_validate({part: keys | changes.get(part, {}) for part, keys in written.items()})
     schedule, save_epochs = Schedule.of(json.loads(config["phases"])), frozenset(json.loads(config["save_epochs"]))
-    return families.Family(work.bases[config["base"]].recipe, work.probes, schedule, save_epochs)
+    return families.Family(recipe, work.probes, schedule, save_epochs)
 
 
 REPORT_EVERY_S = 2.0
@@ -64,8 +71,7 @@ class FamilyTrainable(tune.Trainable):
     def _begin(self, config: dict[str, str]) -> None:
         self._began_at = time.perf_counter()
         families.deterministic(self.work.num_threads)
-        self._base, self._family = self.work.bases[config["base"]], from_config(config, self.work)
-        self._store = Store(self.work.root)
+        self._family, self._store = from_config(config, self.work), Store(self.work.root)
         self._run = self.run_family(self._family, self._store)
 
     def run_family(self, family: families.Family, store: Store) -> Generator[families.Progress]:
@@ -79,7 +85,8 @@ class FamilyTrainable(tune.Trainable):
                 if progress.done or progress.state or time.monotonic() - began > REPORT_EVERY_S:
                     break
         except Exception as error:
-            write_failure(self._store, trial_row(self._base, self._family.schedule, self._family.probes), error)
+            base = Base(self._family.recipe, self.work.dataset_hash)
+            write_failure(self._store, trial_row(base, self._family.schedule, self._family.probes), error)
             return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
         report = {
             "epoch": progress.epoch,

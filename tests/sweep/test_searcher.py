@@ -8,8 +8,10 @@ from sweep.config import Space, Sweep
 from sweep.plan import make_plan
 from sweep.searcher import PrefixSearcher
 from trainables.family import Family
+from trainables.recipe import Model
+from trainables.schedule import Schedule
 from trainables.states import States
-from trainables.trainable import Work, from_config
+from trainables.trainable import Work, from_config, to_config
 
 
 @pytest.fixture
@@ -35,8 +37,7 @@ def searcher(sweep, small_data, store) -> PrefixSearcher:
 
 def family_of(searcher: PrefixSearcher, config: dict[str, str]) -> Family:
     """What a worker makes of a suggestion."""
-    plan = searcher.plan
-    return from_config(config, Work({plan.base.name: plan.base}, plan.config.probes, searcher.store.root, "cpu", 1))
+    return from_config(config, searcher.work)
 
 
 def by_text(searcher: PrefixSearcher, text: str) -> str:
@@ -98,3 +99,17 @@ def test_a_failed_trunk_skips_its_descendants_and_says_why(searcher, store):
     assert len(searcher.failed) == 4
     swap = by_text(searcher, SWAP)
     assert searcher.plan.remaining[swap].start_state in States(store).names(), "a failed family needs its start for another try"
+
+
+def test_what_a_worker_is_told_makes_the_same_family(small_recipe, probes):
+    """The recipe travels once; a family under another recipe tells only in what that differs."""
+    work = Work(small_recipe, "0" * 64, probes, "/nowhere", "cpu", 1)
+    schedule = Schedule.of([[0, "relu", "focal"], [2, "package.module:act", "focal"]])
+    changed = small_recipe.training.model_copy(update={"learning_rate": 0.01, "clip_norm": 1.0})
+    other = small_recipe.model_copy(update={"training": changed, "model": Model(name="mlp")})
+    for recipe in (small_recipe, other):
+        family = Family(recipe, probes, schedule, frozenset([2, 3]))
+        config = to_config(family, work)
+        assert from_config(config, work) == family
+        assert all(isinstance(value, str) for value in config.values())
+        assert sum(map(len, config.values())) < 300
