@@ -7,7 +7,6 @@ is a column of its row, so that a file that is copied away or read through a glo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,46 +15,16 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.runs import RUNS
+from analysis.schema import FLAG, FLOAT, INT, SHORT, TEXT, VERSION, Column, Table
 from analysis.storage import Store
 
 SCHEMA_VERSION = 1
 # The built-in losses: each is evaluated on every split at every epoch, so that curves run on across a swap.
 LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
 MAX_ROW_GROUP_BYTES = 16 * 2**20
+_FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
 
-TEXT, FLOAT, INT, SHORT, FLAG = pa.string(), pa.float32(), pa.int32(), pa.int16(), pa.bool_()
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. `volatile` marks timings and provenance: all else is bit for bit the same in every run of a sweep."""
-
-    name: str
-    type: pa.DataType
-    meaning: str
-    unit: str = ""
-    volatile: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: what a row is, and its columns in order."""
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-
-    @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([pa.field(c.name, c.type) for c in self.columns])
-
-    @property
-    def stable(self) -> list[str]:
-        """The columns that do not depend on when, where and in how many attempts the family ran."""
-        return [c.name for c in self.columns if not c.volatile]
-
-
-_VERSION = Column("schema_version", SHORT, "version of this schema; readers refuse a newer one")
 _TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
 _SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
 _REPLICA = Column("replica", SHORT, "index of the network within its family")
@@ -76,7 +45,7 @@ _TABLES = (
         "trials",
         "a family; written last, so that a row with status `done` means that all its tables are there",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _SCHEDULE,
             Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
@@ -121,7 +90,7 @@ _TABLES = (
         "replicas",
         "a network at the end of its training",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _SCHEDULE,
             _REPLICA,
@@ -152,7 +121,7 @@ _TABLES = (
         "epochs",
         "a replica on a split, at the end of an epoch (`epoch`) or right after a swap (`after_swap`)",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             _EPOCH,
@@ -174,7 +143,7 @@ _TABLES = (
         "predictions",
         "a replica at the end of an epoch or right after a swap, on the train or test split",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             _EPOCH,
@@ -191,7 +160,7 @@ _TABLES = (
         "activations",
         "a probe sample (or a position of it) in a layer of a replica at a moment",
         (
-            _VERSION,
+            VERSION,
             _TRIAL,
             _REPLICA,
             Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
@@ -205,11 +174,12 @@ _TABLES = (
             Column("activation", pa.list_(FLOAT), "the features"),
         ),
     ),
+    RUNS,
     Table(
         "samples",
         "a sample of the data set",
         (
-            _VERSION,
+            VERSION,
             Column("dataset", TEXT, "id of the data, as in `trials`"),
             Column("sample", INT, "id of the sample within the data set"),
             _SPLIT,
@@ -296,14 +266,15 @@ def read(
     paths = [store.path(f"{table}/{name}.parquet") for name in chosen]
     schema = TABLES[table].schema
     wanted = list(columns) if columns is not None else schema.names
-    if not paths:
-        return schema.empty_table().select(wanted).to_pandas()
-    dataset = pads.dataset(paths, filesystem=store.filesystem, format="parquet", schema=schema)
-    for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
-        if not fragment.physical_schema.equals(schema):
-            raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
     version = [] if "schema_version" in wanted else ["schema_version"]
-    found = dataset.to_table(columns=[*wanted, *version], filter=filter)
+    parts = [schema.empty_table().select([*wanted, *version])]
+    for first in range(0, len(paths), _FILES_AT_ONCE):
+        dataset = pads.dataset(paths[first : first + _FILES_AT_ONCE], filesystem=store.filesystem, format="parquet", schema=schema)
+        for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
+            if not fragment.physical_schema.equals(schema):
+                raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
+        parts.append(dataset.to_table(columns=[*wanted, *version], filter=filter))
+    found = pa.concat_tables(parts)
     versions = set(found["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         found_versions = ", ".join(sorted(map(str, versions)))
@@ -342,7 +313,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set; `runs`: one per run of the command).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from sweep.run import DESCRIPTION, add_config_arguments, guarded
+    from sweep.run import DESCRIPTION, add_budget_arguments, add_config_arguments, guarded
 
     parser = argparse.ArgumentParser(prog="python -m sweep", description="Sweeps of hot-swapped families.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for verb, text in about.items():
         sub = verbs.add_parser(verb, help=text, description=text)
         add_config_arguments(sub)
+        if verb in ("run", "plan"):
+            add_budget_arguments(sub)
         for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
             sub.add_argument(argument, metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
     options = parser.parse_args(arguments)
@@ -31,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb == "run":
             from sweep.run import run
 
-            return run(options.config, options.overrides)
+            return run(options.config, options.overrides, options.budget_hours, options.trim)
         from sweep import views
+
+        if options.verb == "plan":
+            return views.plan(options.config, options.overrides, options.budget_hours, options.trim)
 
         identifiers = [getattr(options, name) for name in ("trial", "other") if hasattr(options, name)]
         view = getattr(views, options.verb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -37,10 +38,12 @@ class AdaptiveSearcher(PrefixSearcher):
         self.config, self.search = plan.config, plan.config.search
         self.exhausted = False
         self.num_unproposed = plan.num_unproposed
+        self.epochs_to_train = self.num_unproposed * self.config.training.epochs  # those of families not yet proposed counted whole
+        self._epochs_of: dict[str, int] = {}
         num_epochs = self.config.training.epochs
         own = {base.state_name(schedule, epoch) for base, schedule in plan.families.values() for epoch in range(1, num_epochs)}
-        self._kept = dict.fromkeys(sorted(plan.usable & own))  # training states of this search, the least recently used first
-        self._foreign = set(plan.usable - own)  # those of whatever else ran in this folder: used, never deleted
+        self._kept = dict.fromkeys(sorted(own.intersection(plan.usable)))  # training states of this search, the least recently used first
+        self._foreign = set(plan.usable) - own  # those of whatever else ran in this folder: used, never deleted
         self._promised: dict[str, str] = {}  # training states that a planned family is going to save, and that family
         self._needed: dict[str, set[str]] = defaultdict(set)  # training states that planned families start from, and those
         self._asked: dict[str, list[int]] = {}  # planned families and the Optuna trials that wait for them
@@ -105,6 +108,7 @@ class AdaptiveSearcher(PrefixSearcher):
         if trial not in self._proposed:
             self._proposed.add(trial)
             self.num_unproposed -= 1
+            self.epochs_to_train -= self.config.training.epochs
         self.plan.families.setdefault(trial, member)
         status = self._known(trial, member)
         if status == "done":
@@ -142,6 +146,8 @@ class AdaptiveSearcher(PrefixSearcher):
                 break
         saves = {epoch: base.state_name(schedule, epoch) for epoch in self._shared_epochs(schedule) if epoch > start_epoch}
         parent = self._promised.get(state) if state else None
+        self.epochs_to_train += (self.config.training.epochs - start_epoch) - self._epochs_of.get(trial, 0)
+        self._epochs_of[trial] = self.config.training.epochs - start_epoch
         self._order.setdefault(trial, len(self._order))
         self.plan.remaining[trial] = Planned(trial, base, schedule, start_epoch, state, parent, saves)
         self._promised |= dict.fromkeys(saves.values(), trial)
@@ -164,15 +170,14 @@ class AdaptiveSearcher(PrefixSearcher):
         """All alike: families start in the order in which they were proposed, controls before what continues from them."""
         return 0
 
-    def _reporting(self, trial: str) -> dict[str, Any]:
-        if trial not in self._asked:
-            return {}
-        return {"objectives": self.study.objectives, "every_epoch": self.search.pruning is not None}
+    def _reporting(self, trial: str) -> dict[str, str]:
+        return {"is_judged": "yes" if trial in self._asked else "no"}
 
-    def _saved(self, state: str) -> None:
+    def _saved(self, trial: str, state: str) -> None:
         self._promised.pop(state, None)
         self._touch(state)
-        super()._saved(state)
+        self.most_alive = max(self.most_alive, len(self._kept))
+        self._release_waiting(state)
         self._forget_some()
 
     def _touch(self, state: str) -> None:
@@ -196,10 +201,13 @@ class AdaptiveSearcher(PrefixSearcher):
         trial = self.running.get(trial_id, "")
         if self.search.pruning is None or trial not in self._asked or result["status"] != "running":
             return False
-        metric, epoch = self.search.pruning.metric, result["epoch"]
-        hopeless = self.study.should_prune(self._asked[trial][0], epoch, result[metric])
+        report = json.loads(result["report"])
+        metric, epoch = self.search.pruning.metric, report["epoch"]
+        if metric not in report:
+            return False  # continued from a state, and not evaluated since
+        hopeless = self.study.should_prune(self._asked[trial][0], epoch, report[metric])
         if hopeless:
-            self.reasons[trial] = f"{metric} was {result[metric]:.4g} at epoch {epoch}"
+            self.reasons[trial] = f"{metric} was {report[metric]:.4g} at epoch {epoch}"
         return hopeless
 
     def _end(self, trial: str, result: dict[str, Any]) -> None:
@@ -213,7 +221,8 @@ class AdaptiveSearcher(PrefixSearcher):
             if reason:
                 self.study.prune(number)
             else:  # a family that was planned before the study proposed it has not reported its objectives
-                self.study.tell(number, result.get("objectives") or list(metrics(self.store, trial, self.study.objectives).values()))
+                told = json.loads(result.get("report", "{}")).get("objectives")
+                self.study.tell(number, told or list(metrics(self.store, trial, self.study.objectives).values()))
         self._settle(trial)
         self._let_go(trial)
 
@@ -222,7 +231,7 @@ class AdaptiveSearcher(PrefixSearcher):
         for state in self.plan.remaining[trial].saves.values():
             if self._promised.get(state) == trial:
                 if self.store.exists(self.states.file(state)):
-                    self._saved(state)
+                    self._saved(trial, state)
                 else:
                     del self._promised[state]
         while orphans := [state for state in self._waiting if state not in self._promised]:

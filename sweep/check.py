@@ -17,10 +17,9 @@ from analysis.measures.similarity import MEASURES
 from analysis.metrics import MEANS, SPREAD, spread_names
 from analysis.storage import Store
 from sweep.config import ConfigError, Resources, Sweep, near
-from sweep.plan import num_proposals
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
-from sweep.space import corners, points, recipe_of
+from sweep.space import corners, is_empty, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.executors import choose_executor
@@ -86,7 +85,7 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
-    if not problems and not (num_proposals(config) if config.search.kind == "optuna" else points(config)):
+    if not problems and is_empty(config):
         problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
     if problems or data is None:
         raise ConfigError(source, problems)

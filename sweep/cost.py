@@ -1,123 +1,241 @@
-"""What a plan will cost: device-hours and bytes, from recorded step times of the same recipe, or from a few probe steps."""
+"""What a plan will cost: device-seconds and bytes of every family, from records of like families, or from a small one timed here."""
 
 from __future__ import annotations
 
-import time
+import json
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from analysis import tables
 from analysis.storage import Store
+from sweep.check import num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads
+from sweep.probe import ProbeFailed, functions_in_turn, time_families
+from sweep.simulate import Simulation, simulate
+from sweep.units import duration
 from trainables.data import Dataset
-from trainables.family import prepare_process
 from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
+from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 
 # Fitted to the tables of the recipes cells, breastmnist and quick: bytes on disk per byte of activations, per row group of them,
 # per predicted class, and of all other tables per family.
 _ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 33_000
-_PROBE_STEPS = 4
+_MOST_PROBED_AT_ONCE = 8
+# What of a training recipe does not change what an epoch costs.
+_COSTS_NOTHING = {"epochs", "replicas", "first_seed", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs"}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per replica of an epoch, of a swap, and of a family's start and end; NaN where nothing tells. `source` says whence."""
+
+    epoch_s: float
+    swap_s: float
+    family_s: float
+    source: str
+
+    def seconds(self, planned: Planned, num_epochs: int) -> float:
+        """Seconds of a family, per replica."""
+        num_swaps = sum(1 for epoch in planned.schedule.swap_epochs if epoch >= planned.start_epoch)
+        return self.epoch_s * (num_epochs - planned.start_epoch) + self.swap_s * num_swaps + self.family_s
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the plan: families of one kind that remain to be run."""
+
+    kind: str
+    families: int
+    replica_epochs: int
+    seconds: float
+    table_bytes: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one device for all remaining families, and how that is known; bytes of tables, and of one training state at most."""
+    """Seconds of one device and bytes of tables for each remaining family; bytes of one training state at most."""
 
-    seconds: float
-    source: str
-    table_bytes: float
+    plan: Plan
+    seconds: dict[str, float]
+    table_bytes: dict[str, float]
     state_bytes: float
+    source: str
+    slots: int
+
+    @property
+    def total_s(self) -> float:
+        return math.fsum(self.seconds.values())
+
+    @property
+    def total_bytes(self) -> float:
+        return math.fsum(self.table_bytes.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the seconds are numbers."""
+        return math.isfinite(self.total_s)
+
+    @cached_property
+    def simulation(self) -> Simulation:
+        """The run played through; with families of equal epochs where their cost is not known."""
+        epochs = self.plan.config.training.epochs
+        seconds = self.seconds if self.is_known else {t: float(epochs - p.start_epoch) for t, p in self.plan.remaining.items()}
+        return simulate(self.plan, seconds, self.slots)
+
+    def of(self, plan: Plan) -> Cost:
+        """The cost of a plan of fewer families."""
+        return replace(
+            self,
+            plan=plan,
+            seconds={trial: self.seconds[trial] for trial in plan.remaining},
+            table_bytes={trial: self.table_bytes[trial] for trial in plan.remaining},
+        )
+
+    def lines(self) -> list[Line]:
+        """The cost by kind of schedule."""
+        replicas, num_epochs = self.plan.config.training.replicas, self.plan.config.training.epochs
+        by_kind: dict[str, list[Planned]] = defaultdict(list)
+        for planned in self.plan.remaining.values():
+            by_kind[kind(planned.schedule)].append(planned)
+        return [
+            Line(
+                name,
+                len(group),
+                sum(num_epochs - p.start_epoch for p in group) * replicas,
+                math.fsum(self.seconds[p.trial] for p in group),
+                math.fsum(self.table_bytes[p.trial] for p in group),
+            )
+            for name, group in by_kind.items()
+        ]
+
+
+def cost_line(cost: Cost) -> str:
+    """Device-hours, wall time and where they come from, for people."""
+    if not cost.is_known:
+        return f"cost: {cost.source}"
+    wall = duration(cost.simulation.seconds)
+    return f"cost: {cost.total_s / 3600:.3g} device-hours ({cost.source}); about {wall} on {cost.slots} slots, start-up and analysis aside"
+
+
+def kind(schedule: Schedule) -> str:
+    """What a line of the plan holds: control, a swap of activation, loss or both, pulse, or several swaps."""
+    phases = schedule.phases
+    if len(phases) < 3:
+        return {"none": "control", "both": "swap of both"}.get(schedule.swapped, f"{schedule.swapped} swap")
+    back = (phases[0].activation, phases[0].loss) == (phases[2].activation, phases[2].loss)
+    return "pulse" if back and len(phases) == 3 else "several swaps"
 
 
 def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
-    """The cost of the remaining families. Trains a few steps of each model of which no finished family of the same base recipes tells."""
-    prepare_process(num_threads(plan.config))
-    of_model: dict[str, list[Planned]] = defaultdict(list)
+    """The cost of the remaining families. Times a small family of each kind of base recipe of which no finished one tells."""
+    replicas, num_epochs = plan.config.training.replicas, plan.config.training.epochs
+    alike: dict[str, list[Planned]] = defaultdict(list)
+    keys: dict[str, str] = {}
     for planned in plan.remaining.values():
-        of_model[planned.base.recipe.model.model_dump_json()].append(planned)
-    parts = [_of_one_model(some, plan.config, data, store) for some in of_model.values()]
-    sources = list(dict.fromkeys(part.source for part in parts))
-    return Cost(
-        sum(part.seconds for part in parts),
-        "; ".join(sources),
-        sum(part.table_bytes for part in parts),
-        max(part.state_bytes for part in parts),
-    )
+        name = planned.base.name
+        if name not in keys:
+            keys[name] = json.dumps(_what_costs(planned.base.description(planned.schedule, plan.config.probes)), sort_keys=True)
+        alike[keys[name]].append(planned)
+    seconds: dict[str, float] = {}
+    table_bytes: dict[str, float] = {}
+    state_bytes, sources, rows = 0.0, [], _finished(plan, store)
+    for key, some in alike.items():
+        rates = recorded(some, rows, json.loads(key)) or _timed(some, plan.config)
+        sources.append(rates.source)
+        seconds |= {planned.trial: rates.seconds(planned, num_epochs) * replicas for planned in some}
+        of_tables, of_state = _bytes(some, plan.config, data)
+        table_bytes, state_bytes = table_bytes | of_tables, max(state_bytes, of_state)
+    return Cost(plan, seconds, table_bytes, state_bytes, "; ".join(dict.fromkeys(sources)), num_slots(plan.config))
 
 
-def _of_one_model(some: list[Planned], config: Sweep, data: Dataset, store: Store) -> Cost:
-    recipe = some[0].base.recipe
+def _finished(plan: Plan, store: Store) -> pd.DataFrame:
+    """Finished families of the kind of device that the plan asks for."""
+    columns = ["base", "status", "epochs_trained", "num_replicas", "train_s", "record_s", "device", "recipe"]
+    rows = tables.read(store, "trials", columns)
+    return rows[(rows["status"] == "done") & (rows["epochs_trained"] > 0) & rows["device"].fillna("").str.startswith(device(plan.config))]
+
+
+def recorded(some: list[Planned], rows: pd.DataFrame, wanted: dict[str, Any]) -> Rates | None:
+    """From finished families of the same base recipes, or of one that differs in nothing that costs time."""
+    same = rows[rows["base"].isin({planned.base.name for planned in some})]
+    if not same.empty:
+        return _fitted(same, f"from {len(same)} finished families of the same base recipe")
+    alike = [base for base, text in rows.groupby("base")["recipe"].first().items() if _what_costs(json.loads(text)) == wanted]
+    like = rows[rows["base"].isin(alike)]
+    return _fitted(like, f"from {len(like)} finished families of a similar base recipe") if not like.empty else None
+
+
+def _what_costs(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The part of a stored recipe that decides what an epoch of a replica costs."""
+    base = recipe["base"]
+    training = {key: value for key, value in base["training"].items() if key not in _COSTS_NOTHING}
+    return {"data": base["data"], "model": base["model"], "training": training, "probes": recipe["probes"]}
+
+
+def _fitted(rows: pd.DataFrame, source: str) -> Rates:
+    """A line through seconds per replica over epochs trained, or their ratio where no line is to be had."""
+    epochs = rows["epochs_trained"].to_numpy(float)
+    spent = ((rows["train_s"] + rows["record_s"]) / rows["num_replicas"]).to_numpy(float)
+    if len(set(epochs)) > 1:
+        slope, intercept = np.polyfit(epochs, spent, 1)
+        if slope > 0 and intercept >= 0:
+            return Rates(float(slope), 0.0, float(intercept), source)
+    return Rates(float(spent.sum() / epochs.sum()), 0.0, 0.0, source)
+
+
+def _timed(some: list[Planned], config: Sweep) -> Rates:
     where = device(config) if torch.cuda.is_available() else "cpu"
-    changes = {"replicas": 2} if where == device(config) else {"replicas": 2, "precision": "float32"}
-    two = recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
+    recipe = some[0].base.recipe
+    if where != device(config):
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "float32"})})
     executor = "vmap" if config.resources.executor == "compiled" else config.resources.executor  # compiling takes a minute
-    training = FamilyTraining(two, data, some[0].schedule.phases[0], where, executor)
-    seconds, source = _recorded({p.base.name for p in some}, store)
-    if seconds is None:
-        seconds, source = _probed(training, data), f"timed on a few steps on this machine's {where}"
-    num_replica_epochs = sum(config.training.epochs - p.start_epoch for p in some) * config.training.replicas
-    return Cost(seconds * num_replica_epochs, source, *_bytes(some, config, data, training))
+    at_once = min(num_slots(config), len(some), _MOST_PROBED_AT_ONCE)
+    phases = functions_in_turn([planned.schedule for planned in some])
+    try:
+        times = time_families(recipe, config.probes, phases, where, num_threads(config), executor, at_once)
+    except ProbeFailed as error:
+        return Rates(math.nan, math.nan, math.nan, f"unknown: a family timed for the plan failed: {error}")
+    return Rates(**times, source=f"timed on a small family, {at_once} at once, on this machine's {where}")
 
 
-def _recorded(bases: set[str], store: Store) -> tuple[float | None, str]:
-    rows = tables.read(store, "trials", ["base", "status", "epochs_trained", "num_replicas", "train_s", "record_s"])
-    rows = rows[rows["base"].isin(bases) & (rows["status"] == "done") & (rows["epochs_trained"] > 0)]
-    if rows.empty:
-        return None, ""
-    spent = (rows["train_s"] + rows["record_s"]).sum() / (rows["epochs_trained"] * rows["num_replicas"]).sum()
-    return float(spent), f"from {len(rows)} finished families of the same base recipe"
-
-
-def _probed(training: FamilyTraining, data: Dataset) -> float:
-    """Seconds per replica and epoch: training steps, and an evaluation of every split."""
-    num_replicas, batch_size = len(training.replicas.seeds), training.config.batch_size
-    split = training.splits["train"]
-    training.replicas.train_mode(True)
-    order = torch.arange(batch_size, device=training.device).expand(num_replicas, -1)
-
-    def step() -> float:
-        images = split.images.index_select(0, order.reshape(-1)).unflatten(0, (num_replicas, batch_size))
-        losses = training.replicas.gradient(images, split.labels[order], training.loss, [True] * num_replicas, [0] * num_replicas)
-        training.optimizer.step()
-        return float(losses.sum())  # waits for a GPU
-
-    step()
-    began = time.perf_counter()
-    for _ in range(_PROBE_STEPS):
-        step()
-    step_s = (time.perf_counter() - began) / _PROBE_STEPS / num_replicas
-    few = split.images[: 4 * batch_size]
-    training.replicas.forward(few)
-    began = time.perf_counter()
-    float(training.replicas.forward(few).sum())
-    image_s = (time.perf_counter() - began) / num_replicas / len(few)
-    num_images = sum(len(s.labels) for s in (data.train, data.val, data.test))
-    return step_s * training.steps_per_epoch + image_s * num_images
-
-
-def _bytes(some: list[Planned], config: Sweep, data: Dataset, training: FamilyTraining) -> tuple[float, float]:
-    """Bytes of all tables, and the largest that one training state can be with what was recorded on the way to it."""
-    replicas, num_epochs = config.training.replicas, config.training.epochs
-    model = build(training.recipe.model, data.image_shape, data.num_classes)
+def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str, float], float]:
+    """Bytes of each family's tables, and the largest that one training state can be with what was recorded on the way to it."""
+    replicas, recipe = config.training.replicas, some[0].base.recipe
+    two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2, "precision": "float32"})})
+    training = FamilyTraining(two, data, some[0].schedule.phases[0], "cpu")
+    model = build(recipe.model, data.image_shape, data.num_classes)
     probe = ActivationsProbe(config.probes.model_copy(update={"moments": ["init"]}), data, model, training.device)
     probe.look(Look("init", training))
     layers = [values for key, values in probe.records.items() if not key.startswith("shape/")]
     values_bytes = sum(values[0].nbytes for values in layers) * replicas
-    table_bytes = most_records = 0.0
+    most_records, table_bytes = 0.0, {}
     for planned in some:
         num_swaps = len(planned.schedule.swap_epochs)
         counts = {"init": 1, "before_swap": num_swaps, "after_swap": num_swaps, "end": 1}
         num_looks = sum(counts[moment] for moment in config.probes.moments) + len(config.probes.epochs)
-        predicted = (len(data.train.labels) + len(data.test.labels)) * (num_epochs + 1 + num_swaps) * replicas * config.probes.predictions
-        table_bytes += num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
-        table_bytes += predicted * _PREDICTION_BYTES + _FAMILY_BYTES
+        num_evaluations = _num_evaluations(planned.schedule, config)
+        predicted = (len(data.train.labels) + len(data.test.labels)) * num_evaluations * replicas * config.probes.predictions
+        of_activations = num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
+        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + _FAMILY_BYTES
         most_records = max(most_records, num_looks * values_bytes + predicted * 2)
     names_bytes = 64_000  # header: names and shapes
     state_bytes = sum(t.nbytes for t in training.state().values()) * 2 / len(training.replicas.seeds) * replicas  # momentum is yet to come
     return table_bytes, state_bytes + most_records + names_bytes
+
+
+def _num_evaluations(schedule: Schedule, config: Sweep) -> int:
+    """How often a family is evaluated: at every so many epochs and the end, and on both sides of each swap."""
+    num_epochs = config.training.epochs
+    at_epochs = {*range(0, num_epochs + 1, config.probes.evaluate_every), num_epochs, *schedule.swap_epochs}
+    return len(at_epochs) + len(schedule.swap_epochs)

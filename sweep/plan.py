@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left, insort
 from collections import defaultdict
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from trainables.data import Dataset
 from trainables.executors import choose_executor
 from trainables.family import Family, setting
 from trainables.rows import trial_row
-from trainables.schedule import Base, Schedule, check_same
+from trainables.schedule import Base, Phase, Schedule, check_same
 from trainables.states import States
 
 
@@ -71,16 +73,35 @@ class Plan:
     families: dict[str, Member]
     done: frozenset[str]
     remaining: dict[str, Planned]
-    usable: frozenset[str] = frozenset()  # training states in the store that families may start from
+    usable: Mapping[str, int] = field(default_factory=dict)  # training states in the store that families may start from, by epoch
     pruned: frozenset[str] = frozenset()  # given up early by the search: neither done nor to be run
     num_proposed: int = 0  # stressed families that the search has proposed
     num_unproposed: int = 0  # and those that it has yet to propose, at most
+    left_out: dict[str, Planned] = field(default_factory=dict)
+
+    def only(self, trials: Container[str]) -> Plan:
+        """The plan of fewer families: the others are left out. States that these start from are still saved, and kept for them.
+
+        A family may be chosen only with those that it continues from.
+        """
+        chosen = {trial: planned for trial, planned in self.remaining.items() if trial in trials}
+        left_out = {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
+        families = {trial: member for trial, member in self.families.items() if trial not in left_out}
+        return replace(self, families=families, remaining=chosen, left_out=left_out)
 
     def family(self, trial: str) -> Family:
         """A remaining family as the worker gets it."""
-        planned, every = self.remaining[trial], self.config.storage.checkpoint_epochs
-        checkpoints = range(every, self.config.training.epochs, every) if every else ()
-        return Family(planned.base.recipe, self.config.probes, planned.schedule, frozenset([*planned.saves, *checkpoints]))
+        planned = self.remaining[trial]
+        epochs = frozenset([*planned.saves, *self.checkpoint_epochs(planned)])
+        return Family(planned.base.recipe, self.config.probes, planned.schedule, epochs)
+
+    def checkpoint_epochs(self, planned: Planned) -> dict[int, str]:
+        """Epochs at which a family saves its state for a retry, and the names of these states."""
+        every = self.config.storage.checkpoint_epochs
+        if not every:
+            return {}
+        epochs = [epoch for epoch in range(every, self.config.training.epochs, every) if epoch > planned.start_epoch]
+        return {epoch: planned.base.state_name(planned.schedule, epoch) for epoch in epochs}
 
     def row(self, trial: str) -> dict[str, Any]:
         """What a family's row of `trials` says before it has run."""
@@ -97,9 +118,9 @@ class Plan:
 
     @cached_property
     def users(self) -> dict[str, set[str]]:
-        """Training states that remaining families start from, and those families."""
+        """Training states that remaining families start from, and those families; families left out for now count too."""
         found: dict[str, set[str]] = defaultdict(set)
-        for planned in self.remaining.values():
+        for planned in [*self.remaining.values(), *self.left_out.values()]:
             if planned.start_state:
                 found[planned.start_state].add(planned.trial)
         return dict(found)
@@ -181,15 +202,21 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
     usable = _usable(config, data, store)
     tree = _tree(to_run, config.training.epochs, usable)
     num_unproposed = max(0, num_proposals(config) - len(proposed))
-    return Plan(config, found, families, done, tree, frozenset(usable), pruned, len(proposed), num_unproposed)
+    return Plan(config, found, families, done, tree, usable, pruned, len(proposed), num_unproposed)
 
 
-def _usable(config: Sweep, data: Dataset, store: Store) -> set[str]:
-    """Training states that were made and recorded as this sweep's families would: the same probes, device, executor and threads."""
-    wanted, where = config.resources.executor, device(config)
+def _usable(config: Sweep, data: Dataset, store: Store) -> dict[str, int]:
+    """Training states that were made and recorded as this sweep's families would, with their epochs.
+
+    The same probes, device, executor and threads.
+    """
+    wanted, where, states = config.resources.executor, device(config), States(store)
     models = [config.model, *(recipe_of(config, changes).model for changes in corners(config.space))]
     executors = {choose_executor(wanted, where, model, data.image_shape, data.num_classes) for model in models}
-    return {name for executor in executors for name in States(store).usable(setting(config.probes, where, executor, num_threads(config)))}
+    found: dict[str, int] = {}
+    for executor in executors:
+        found |= states.usable(setting(config.probes, where, executor, num_threads(config)))
+    return found
 
 
 def num_proposals(config: Sweep) -> int:
@@ -233,27 +260,48 @@ def _recorded(store: Store, families: dict[str, Member], config: Sweep, present:
     return found
 
 
-def _tree(to_run: dict[str, Member], num_epochs: int, existing: set[str]) -> dict[str, Planned]:
-    """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it."""
-    boundaries = sorted({epoch for member in to_run.values() for epoch in member.schedule.swap_epochs})
-    candidates = range(1, num_epochs + 1) if existing else boundaries
-    owners: dict[str, str] = {}
+def _tree(to_run: Mapping[str, Member], num_epochs: int, existing: Mapping[str, int]) -> dict[str, Planned]:
+    """Each family starts from the latest state on its way that exists or that an earlier family passes; that one saves it.
+
+    `existing` states have their epochs beside them. Linear in the phases of all schedules: which families pass where is kept by the
+    phases that they have in common, and only states that are used are named.
+    """
+    passed_by_base: dict[str, dict[tuple[Phase, ...], list[_Stretch]]] = defaultdict(lambda: defaultdict(list))
     saves: dict[str, dict[int, str]] = defaultdict(dict)
-    starts: dict[str, tuple[int, str | None, str | None]] = {}
+    found: dict[str, Planned] = {}
+    existing_epochs = sorted(set(existing.values()), reverse=True)
     for trial, (base, schedule) in to_run.items():
-        start: tuple[int, str | None, str | None] = (0, None, None)
-        names = {epoch: base.state_name(schedule, epoch) for epoch in candidates}
-        for epoch in reversed(candidates):
-            name = names[epoch]
+        passed = passed_by_base[base.name]  # by the phases in force there, in order of time
+        ends = [*schedule.swap_epochs, num_epochs]
+        start, parent = _latest_passed(passed, schedule, ends)
+        state = None
+        for epoch in existing_epochs:
+            if epoch < max(start, 1):
+                break
+            name = base.state_name(schedule, epoch)
             if name in existing:
-                start = (epoch, name, None)
+                start, state, parent = epoch, name, None
                 break
-            if name in owners:
-                start = (epoch, name, owners[name])
-                saves[owners[name]][epoch] = name
-                break
-        starts[trial] = start
-        for epoch in boundaries:
-            if start[0] < epoch < num_epochs:
-                owners[names[epoch]] = trial
-    return {trial: Planned(trial, base, schedule, *starts[trial], saves[trial]) for trial, (base, schedule) in to_run.items()}
+        if parent is not None:
+            state = saves[parent].get(start) or base.state_name(schedule, start)
+            saves[parent][start] = state
+        for length, end in enumerate(ends, 1):
+            if end > start:
+                insort(passed[schedule.phases[:length]], (end, start, trial))
+        found[trial] = Planned(trial, base, schedule, start, state, parent, saves[trial])
+    return found
+
+
+_Stretch = tuple[int, int, str]  # last epoch, the epoch that it starts behind, and who passes it
+
+
+def _latest_passed(passed: Mapping[tuple[Phase, ...], list[_Stretch]], schedule: Schedule, ends: list[int]) -> tuple[int, str | None]:
+    """The latest epoch on a schedule's way that another passes, and who; `ends` are the ends of its phases."""
+    for length in range(len(ends), 0, -1):
+        stretches, end = passed.get(schedule.phases[:length], []), ends[length - 1]
+        index = bisect_left(stretches, (end,))
+        if index < len(stretches) and stretches[index][1] < end:
+            return end, stretches[index][2]
+        if index > 0:
+            return stretches[index - 1][0], stretches[index - 1][2]
+    return 0, None

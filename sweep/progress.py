@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections import Counter
 from typing import Any
 
 from ray import tune
@@ -21,8 +21,8 @@ class ProgressLine(tune.Callback):
     def __init__(self, searcher: PrefixSearcher, console: Console) -> None:
         self.plan, self.searcher, self.console = searcher.plan, searcher, console
         self.began = time.monotonic()
-        self.num_images, self.epochs = Counter[str](), Counter[str]()
-        self.num_done = 0
+        self.num_images = self.num_epochs = self.num_done = 0
+        self._told: dict[str, tuple[int, int]] = {}  # images and epochs that each running family told of
         self.live = Live(self._line(), console=console, refresh_per_second=2, transient=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -38,17 +38,21 @@ class ProgressLine(tune.Callback):
         self.live.stop()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        name = trial.config["trial"]
-        if "num_images" in result:
-            self.num_images[name] = result["num_images"]
-            self.epochs[name] = result["epoch"] - self.plan.remaining[name].start_epoch
+        name, report = trial.config["trial"], json.loads(result.get("report", "{}"))
+        if report:
+            images, epochs = self._told.get(name, (0, 0))
+            at = report["num_images"], report["epoch"] - self.plan.remaining[name].start_epoch
+            self._told[name] = at
+            self.num_images, self.num_epochs = self.num_images + at[0] - images, self.num_epochs + at[1] - epochs
+        if result["status"] in ("done", "failed"):
+            self._told.pop(name, None)
         if result["status"] == "done":
             self.num_done += 1
-            diverged = f"  {result['num_diverged']} diverged" if result["num_diverged"] else ""
-            gap = result["train_accuracy"] - result["test_accuracy"]
+            diverged = f"  {report['num_diverged']} diverged" if report["num_diverged"] else ""
+            gap = report["train_accuracy"] - report["test_accuracy"]
             self.console.print(
-                f"{name}  {self.plan.label(name):<46}  test {result['test_accuracy']:.3f}  gap {gap:+.3f}"
-                f"  {result['seconds']:.1f} s{diverged}",
+                f"{name}  {self.plan.label(name):<46}  test {report['test_accuracy']:.3f}  gap {gap:+.3f}"
+                f"  {report['seconds']:.1f} s{diverged}",
                 highlight=False,
                 markup=False,
             )
@@ -75,13 +79,12 @@ class ProgressLine(tune.Callback):
 
     def _line(self) -> Text:
         elapsed = time.monotonic() - self.began
-        training = self.plan.config.training
-        total = self.plan.unique_replica_epochs / training.replicas + self.searcher.num_unproposed * training.epochs
-        share = self.epochs.total() / total if total else 1.0
+        total = self.searcher.epochs_to_train
+        share = self.num_epochs / total if total else 1.0
         eta = f"ETA {duration(elapsed * (1 - share) / share)}" if share > 0.02 else "ETA ..."
         num_families = len(self.plan.remaining) + self.searcher.num_unproposed
         return Text(
             f"{self.num_done} of {num_families} families done, {len(self.searcher.running)} running, "
-            f"{len(self.searcher.failed)} failed or skipped | {self.num_images.total() / max(elapsed, 1e-9):,.0f} images/s | "
+            f"{len(self.searcher.failed)} failed or skipped | {self.num_images / max(elapsed, 1e-9):,.0f} images/s | "
             f"{duration(elapsed)}, {eta}"
         )

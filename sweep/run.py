@@ -7,6 +7,8 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -37,11 +39,24 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--budget-hours", metavar="H", type=_hours, help="refuse a plan that costs more device-hours")
+    parser.add_argument("--trim", action="store_true", help="with --budget-hours: run the first families that fit instead")
+
+
+def _hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sweep.run", description=DESCRIPTION)
     add_config_arguments(parser)
+    add_budget_arguments(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options.config, options.overrides))
+    return guarded(lambda: run(options.config, options.overrides, options.budget_hours, options.trim))
 
 
 def guarded(verb: Callable[[], int]) -> int:
@@ -64,24 +79,28 @@ def command(config_name: str | None, overrides: list[str]) -> str:
     return shlex.join(["python", "-m", "sweep.run", *chosen, *(x for override in overrides for x in ("--set", override))])
 
 
-def run(config_name: str | None, overrides: list[str]) -> int:
-    """Exit code 0 only if every planned family is in the tables."""
+def run(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
+    """Exit code 0 only if every planned family is in the tables. A plan trimmed to a budget is one of fewer families, and says so."""
     console = Console(soft_wrap=True, highlight=False)
     began = time.monotonic()
     config, source = load(config_name, overrides)
 
+    from sweep.budget import within
     from sweep.check import check, check_here
+    from sweep.cost import cost_line, estimate
     from sweep.plan import make_plan, results_store
+    from sweep.record import write_run
     from sweep.tuner import run_plan
     from sweep.units import duration
 
+    if trim and budget_hours is None:
+        raise ConfigError("--trim", ["has no effect without --budget-hours"])
     store = results_store(config)
     data = check(config, source)
     check_here(config, store, source)
     plan = make_plan(config, data, store)
     for note in data.notes:
         console.print(f"note: {note}", markup=False)
-    _prepare(config, data, store)
     console.print(
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
@@ -93,17 +112,33 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         console.print(line, markup=False)
     again = command(config_name, overrides)
     if plan.remaining or plan.num_unproposed:
+        cost = estimate(plan.with_unproposed(), data, store)
+        cost = cost.of(within(cost, budget_hours, trim))
+        plan = plan if plan.num_unproposed else cost.plan
+        console.print(cost_line(cost), markup=False)
+        if plan.left_out:
+            console.print(f"{len(plan.left_out)} families are left out: {budget_hours:g} device-hours do not pay for them", markup=False)
+        _prepare(config, data, store)
+        if not plan.num_unproposed:  # families still to be proposed may start from any
+            _delete_states(plan, store)
+        started_at, started = datetime.now(UTC), time.monotonic()
         outcome = run_plan(plan, store, console)
-        plan = make_plan(config, data, store)
+        seconds, after = time.monotonic() - started, make_plan(config, data, store)
+        line = write_run(store, started_at, seconds, cost, outcome, after)
+        left_out = plan.left_out
+        plan = replace(after, remaining={t: p for t, p in after.remaining.items() if t not in left_out}, left_out=left_out)
         pruned = f", {len(plan.pruned)} pruned" if plan.pruned else ""
-        console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {duration(time.monotonic() - began)}")
+        took = duration(time.monotonic() - began)
+        console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {took}\n{line}", markup=False)
         if outcome.interrupted:
             proposed = f", and {plan.num_unproposed} to propose" if plan.num_unproposed else ""
             console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {again}", markup=False)
             return 130
         for line in about_search(plan, store):
             console.print(line, markup=False)
-    if not config.storage.keep_states and not plan.remaining:
+    else:
+        _prepare(config, data, store)
+    if not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
         from analysis.__main__ import analyse
@@ -113,6 +148,8 @@ def run(config_name: str | None, overrides: list[str]) -> int:
         if config.search.kind == "optuna":
             console.print("note: these families were chosen for what they measure: the verdict describes them, not the space")
     console.print(f"results: {store.root}", markup=False)
+    if plan.left_out:
+        console.print(f"the sweep is not complete: {len(plan.left_out)} families were left out. To run them too: {again}", markup=False)
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)
         console.print(
@@ -152,14 +189,15 @@ def _prepare(config: Sweep, data: Dataset, store: Store) -> None:
 
 
 def _delete_states(plan: Plan, store: Store) -> None:
-    """Remove the training states of a finished sweep; those of other recipes in the same folder are left alone."""
+    """Remove the training states of this sweep that no family needs; those of other recipes in the same folder are left alone."""
     from trainables.states import States
 
     states = States(store)
-    existing = set(states.names())
-    if existing:
-        epochs = range(1, plan.config.training.epochs + 1)
-        for name in existing & {base.state_name(s, e) for base, s in plan.families.values() for e in epochs}:
+    existing = set(states.names()) - set(plan.users)
+    if existing and not plan.config.storage.keep_states:
+        members = [*plan.families.values(), *((planned.base, planned.schedule) for planned in plan.left_out.values())]
+        epochs = range(1, plan.config.training.epochs)
+        for name in existing & {base.state_name(schedule, epoch) for base, schedule in members for epoch in epochs}:
             states.delete(name)
 
 

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections import Counter
 from typing import Any
 
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from analysis.storage import Store
 from sweep.plan import Plan, device, num_threads
 from trainables.rows import write_failure, write_skipped
 from trainables.states import States
-from trainables.trainable import to_config
+from trainables.trainable import Work, to_config
+
+
+def work_of(plan: Plan, store: Store) -> Work:
+    """What all families of a plan share."""
+    config = plan.config
+    return Work(
+        config.recipe,
+        plan.members.dataset_hash,
+        config.probes,
+        store.root,
+        device(config),
+        num_threads(config),
+        config.resources.executor,
+        tuple(objective.metric for objective in config.search.objectives),
+        every_epoch=config.search.pruning is not None,
+    )
 
 
 class PrefixSearcher(Searcher):
@@ -21,12 +40,18 @@ class PrefixSearcher(Searcher):
     def __init__(self, plan: Plan, store: Store) -> None:
         super().__init__(metric="epoch", mode="max")
         self.plan, self.store = plan, store
-        self.states = States(store)
+        self.states, self.work = States(store), work_of(plan, store)
         self.running: dict[str, str] = {}  # Tune's trial id -> ours
         self.failed: dict[str, str] = {}  # our trial id -> reason, for failed and skipped families
         self.reasons: dict[str, str] = {}  # our trial id -> why a family was given up while it trained
         self.num_finished = 0
         self.num_unproposed = 0  # families that are not known yet, at most
+        self.epochs_to_train = plan.unique_replica_epochs // plan.config.training.replicas
+        self.num_epochs = 0  # trained by all attempts that have ended, as far as they could tell
+        self.alive = {p.start_state for p in plan.remaining.values() if p.start_state and p.parent is None}  # training states
+        self.most_alive = len(self.alive)
+        self._attempts: dict[str, int] = {}  # Tune's trial id -> epochs trained
+        self._checkpoints: dict[str, str] = {}  # our trial id -> the latest state that it saved
         self._num_deaths = Counter[str]()
         self._users = {state: set(trials) for state, trials in plan.users.items()}
         self._waiting: dict[str, list[str]] = {}
@@ -42,7 +67,7 @@ class PrefixSearcher(Searcher):
     def is_complete(self) -> bool:
         return self.num_finished == len(self.plan.remaining)
 
-    def _reporting(self, trial: str) -> dict[str, Any]:
+    def _reporting(self, trial: str) -> dict[str, str]:
         """What a worker is to report beside its progress."""
         return {}
 
@@ -60,26 +85,23 @@ class PrefixSearcher(Searcher):
         if self._ready:
             trial = heapq.heappop(self._ready)[2]
             self.running[trial_id] = trial
-            config = self.plan.config
-            where = device(config), num_threads(config), config.resources.executor
-            dataset_hash = self.plan.remaining[trial].base.dataset_hash
-            family = to_config(self.plan.family(trial), dataset_hash, self.store.root, *where)
-            return {"trial": trial, **family, **self._reporting(trial)}
+            return {"trial": trial, **to_config(self.plan.family(trial), self.work), **self._reporting(trial)}
         if self.is_complete:  # not sooner: a family that runs may have to start again
             return Searcher.FINISHED  # type: ignore[return-value]  # a marker string, as Tune asks
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._attempts[trial_id] = json.loads(result.get("report", "{}")).get("epochs_trained", 0)
         if result.get("state"):
-            self._saved(result["state"])
-
-    def _saved(self, state: str) -> None:
-        self._release_waiting(state)
+            self._saved(self.running[trial_id], result["state"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.running.pop(trial_id, None)
         if trial is None:
             return
+        if result and result.get("report"):
+            self._attempts[trial_id] = json.loads(result["report"])["epochs_trained"]
+        self.num_epochs += self._attempts.pop(trial_id, 0)
         if error:
             self._died(trial)
         elif result and result.get("status") == "failed":
@@ -115,14 +137,33 @@ class PrefixSearcher(Searcher):
                 write_skipped(self.store, self.plan.row(child), why)
                 self._fail(child, why)
 
+    @property
+    def num_deaths(self) -> int:
+        """Workers that died."""
+        return self._num_deaths.total()
+
+    def _saved(self, trial: str, state: str) -> None:
+        """A training state is there: start who waits for it, and forget the checkpoint that it makes obsolete."""
+        self.alive.add(state)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        before, self._checkpoints[trial] = self._checkpoints.get(trial), state
+        if before != state:
+            self._forget(before)
+        self._release_waiting(state)
+
     def _let_go(self, trial: str) -> None:
-        """Remove the state that a family started from once no other needs it."""
+        """Remove the state that a finished family started from once no other needs it, and its last checkpoint."""
+        self._forget(self._checkpoints.pop(trial, None))
         state = self.plan.remaining[trial].start_state
-        if state is None or self.plan.config.storage.keep_states:
-            return
-        self._users[state].discard(trial)
-        if not self._users[state]:
+        if state is not None:
+            self._users[state].discard(trial)
+            self._forget(state)
+
+    def _forget(self, state: str | None) -> None:
+        """Remove a state unless a family still starts from it."""
+        if state is not None and not self._users.get(state) and not self.plan.config.storage.keep_states:
             self.states.delete(state)
+            self.alive.discard(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for a restore, which never happens here."""
@@ -133,6 +174,13 @@ class PrefixSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a restarted sweep makes a new plan."""
+
+
+class LiveTrials(FIFOScheduler):
+    """Chooses among the trials that have not ended; the one that it extends looks through all there ever were, several times a second."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        return next((trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING), None)
 
 
 class WorkerDied(RuntimeError):

@@ -57,6 +57,14 @@ def points(config: Sweep, proposed: Iterable[Point] = ()) -> list[Point]:
     return sorted(dict.fromkeys([*controls, *given, *stressed]), key=lambda p: len(p.schedule.phases))
 
 
+def is_empty(config: Sweep) -> bool:
+    """Whether a space has nothing to run; for a search, nothing to propose."""
+    space, kind = config.space, config.search.kind
+    has_control = space.controls and kind == "grid" and bool(space.activations and space.losses)
+    given = kind != "optuna" and bool(space.schedules)
+    return not (given or has_control or any(True for _ in grid(space)))
+
+
 def num_stressed(space: Space) -> float:
     """Stressed families that the space has; infinity where a range of real numbers is among its axes."""
     return sum(1 for _ in grid(space)) * _num_recipes(space)

@@ -10,6 +10,8 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,7 +20,11 @@ from sweep.check import families_at_once, num_cpus
 from sweep.plan import Plan
 from sweep.study import SearchStudy
 
-# Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone.
+if TYPE_CHECKING:  # imports Ray, which reads the environment that is set here first
+    from trainables.trainable import FamilyTrainable
+
+# Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone,
+# no snapshots of the experiment for a restore that never happens.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -26,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
@@ -33,14 +40,25 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a plan ended. `failed` holds reasons by trial, skipped families included."""
+    """How a run of a plan ended.
+
+    `failed` holds reasons by trial, skipped families included; `replica_epochs` is what all attempts trained, as far as those of dead
+    workers could tell; `num_states` is the most training states that there were at once. Tune's own record of trials is thrown away.
+    """
 
     failed: dict[str, str]
     interrupted: bool
+    replica_epochs: int
+    num_deaths: int
+    num_states: int
+    experiment_state_bytes: int
 
 
-def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
-    """Run all remaining families on Ray. Returns when all have ended, or after Ctrl-C or SIGTERM, which let nothing half-written behind."""
+def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyTrainable] | None = None) -> Outcome:
+    """Run all remaining families on Ray. Returns when all have ended, or after Ctrl-C or SIGTERM, which let nothing half-written behind.
+
+    `trainable` is FamilyTrainable unless given: a benchmark of the driver brings one that does not train.
+    """
     os.environ.update(_ENVIRONMENT)
     if not os.environ.get("RAY_ADDRESS"):
         # The switch that makes a local Ray use 127.0.0.1 as its node's address, and so listen nowhere else; on Linux it is on by default.
@@ -49,7 +67,7 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
     from ray import tune
 
     from sweep.progress import ProgressLine
-    from sweep.searcher import PrefixSearcher
+    from sweep.searcher import LiveTrials, PrefixSearcher
     from trainables.trainable import FamilyTrainable
 
     resources, stopper = plan.config.resources, None
@@ -68,8 +86,17 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
                 stopper = HopelessStopper(searcher)
             with ProgressLine(searcher, console) as progress:
                 tune.Tuner(
-                    tune.with_resources(FamilyTrainable, {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family}),
-                    tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, max_concurrent_trials=num_slots, reuse_actors=True),
+                    tune.with_resources(
+                        tune.with_parameters(trainable or FamilyTrainable, work=searcher.work),
+                        {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family},
+                    ),
+                    tune_config=tune.TuneConfig(
+                        search_alg=searcher,
+                        scheduler=LiveTrials(),
+                        num_samples=-1,
+                        max_concurrent_trials=num_slots,
+                        reuse_actors=True,
+                    ),
                     run_config=tune.RunConfig(
                         name="sweep",
                         storage_path=scratch,
@@ -80,7 +107,15 @@ def run_plan(plan: Plan, store: Store, console: Console) -> Outcome:
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     ),
                 ).fit()
-            return Outcome(searcher.failed, bool(stopped) or not searcher.is_complete)
+            state_bytes = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
+            return Outcome(
+                searcher.failed,
+                bool(stopped) or not searcher.is_complete,
+                searcher.num_epochs * plan.config.training.replicas,
+                searcher.num_deaths,
+                searcher.most_alive,
+                state_bytes,
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

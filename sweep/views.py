@@ -13,11 +13,13 @@ from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
-from sweep.check import check, num_slots
+from sweep.budget import within
+from sweep.check import check
 from sweep.config import ConfigError, load
-from sweep.cost import estimate
+from sweep.cost import Cost, cost_line, estimate
 from sweep.plan import Plan, make_plan, results_store
 from sweep.run import about_search, command
+from sweep.simulate import most_states
 from sweep.units import duration, size
 from trainables.data import Dataset
 
@@ -29,27 +31,13 @@ def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Datas
     return make_plan(config, data, store), data, store
 
 
-def plan(config_name: str | None, overrides: list[str]) -> int:
+def plan(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
+    if trim and budget_hours is None:
+        raise ConfigError("--trim", ["has no effect without --budget-hours"])
     found, data, store = _planned(config_name, overrides)
-    console = Console()
-    by_kind = Table(box=None, pad_edge=False)
-    for column in ("swapped", "families", "done", "to run", "replica-epochs", "without sharing"):
-        by_kind.add_column(column, justify="left" if column == "swapped" else "right")
-    replicas, num_epochs = found.config.training.replicas, found.config.training.epochs
-    for kind in ("none", "activation", "loss", "both"):
-        trials = [t for t, (_, schedule) in found.families.items() if schedule.swapped == kind]
-        todo = [found.remaining[t] for t in trials if t in found.remaining]
-        if trials:
-            by_kind.add_row(
-                kind,
-                str(len(trials)),
-                str(len(trials) - len(todo)),
-                str(len(todo)),
-                f"{sum(num_epochs - p.start_epoch for p in todo) * replicas:,}",
-                f"{len(todo) * num_epochs * replicas:,}",
-            )
-    console.print(by_kind)
+    console = Console(soft_wrap=True)
     lines = [
+        f"{found.config.name}: {len(found.families)} families, {len(found.done)} done, {len(found.remaining)} to run",
         f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
         f"of {data.image_shape}, {data.num_classes} classes",
         *(f"note: {note}" for note in data.notes),
@@ -62,28 +50,47 @@ def plan(config_name: str | None, overrides: list[str]) -> int:
                 f"at most {found.num_unproposed} stressed families more, and their controls; what follows counts them whole, "
                 "under the recipe as written"
             )
-        cost, slots = estimate(most, data, store), num_slots(found.config)
+        cost = estimate(most, data, store)
+        _print_lines(console, cost)
         saved = 1 - most.unique_replica_epochs / most.total_replica_epochs
         longest = max(most.critical_epochs.values())
+        critical = f" ({duration(longest * cost.total_s / _family_epochs(most))})" if cost.is_known else ""
+        foreseen, bound = cost.simulation.num_states, most_states(most)
+        alive = f"at most {foreseen} at once ({size(foreseen * cost.state_bytes)}), {bound} in the worst case"
+        if found.num_unproposed:
+            alive = f"at most {found.config.search.max_states} are kept ({size(found.config.search.max_states * cost.state_bytes)})"
         lines += [
             f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
-            f"the longest chain is {longest} epochs",
-            f"cost: {cost.seconds / 3600:.3g} device-hours ({cost.source}); about {duration(cost.seconds / slots)} on {slots} slots, "
-            "start-up and analysis aside",
-            f"disk: about {size(cost.table_bytes)} of tables, at most {size(cost.state_bytes * _most_states(found))} of training states "
-            "meanwhile",
+            f"critical path {longest} epochs{critical}",
+            cost_line(cost),
+            f"training states: {alive}",
+            f"disk: about {size(cost.total_bytes)} of tables",
         ]
     lines.append(f"results: {store.root}")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(lines), highlight=False, markup=False)
+    if most.remaining and budget_hours is not None:
+        chosen = within(cost, budget_hours, trim)
+        console.print(
+            f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(most.remaining)} families, "
+            f"{cost.of(chosen).total_s / 3600:.3g} device-hours",
+            highlight=False,
+        )
     return 0
 
 
-def _most_states(plan: Plan) -> int:
-    """Training states that can lie there at once: those that families start from, and checkpoints."""
-    if plan.num_unproposed:
-        return plan.config.search.max_states
-    checkpoints = {p.base.state_name(p.schedule, e) for p in plan.remaining.values() for e in plan.family(p.trial).save_epochs}
-    return len(checkpoints | set(plan.users))
+def _family_epochs(plan: Plan) -> int:
+    return plan.unique_replica_epochs // plan.config.training.replicas
+
+
+def _print_lines(console: Console, cost: Cost) -> None:
+    """A table of what is to run, by kind of schedule."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("to run", "families", "replica-epochs", "device-hours", "tables"):
+        table.add_column(column, justify="left" if column == "to run" else "right")
+    for line in cost.lines():
+        hours = f"{line.seconds / 3600:.3g}" if cost.is_known else "?"
+        table.add_row(line.kind, f"{line.families:,}", f"{line.replica_epochs:,}", hours, size(line.table_bytes))
+    console.print(table)
 
 
 def status(config_name: str | None, overrides: list[str]) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from analysis import tables
 from analysis.storage import Store
-from trainables.data import load
+from trainables.data import Dataset, load
 from trainables.executors import Wanted
 from trainables.models import build
 from trainables.probes import Look, Probe
@@ -51,16 +51,19 @@ class Progress:
     epoch: int
     state: str | None
     done: bool
+    epochs_trained: int  # in this attempt
     num_images: int
     summary: dict[str, float]
 
 
-def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "auto") -> Generator[Progress]:
+def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "auto", data: Dataset | None = None) -> Generator[Progress]:
     """Train a family to its end and write its tables, `trials` last. Continues from the newest training state of its own history.
+
+    `data` are those of the recipe unless given: a part of them, where only the time matters.
 
     Raises whatever training or writing raises; `rows.write_failure` records that.
     """
-    attempt = _Attempt(family, store, device, executor)
+    attempt = _Attempt(family, store, device, executor, data or load(family.recipe.data))
     training, schedule, num_epochs = attempt.training, family.schedule, family.recipe.training.epochs
     if not attempt.resume():
         attempt.look("init")
@@ -85,10 +88,10 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "a
 class _Attempt:
     """One attempt at a family: its training, its probes, and the time that both take."""
 
-    def __init__(self, family: Family, store: Store, device: str, executor: Wanted) -> None:
+    def __init__(self, family: Family, store: Store, device: str, executor: Wanted, data: Dataset) -> None:
         self.began, self.train_s = time.perf_counter(), 0.0
         self.family, self.store, self.states = family, store, States(store)
-        data, recipe, schedule = load(family.recipe.data), family.recipe, family.schedule
+        recipe, schedule = family.recipe, family.schedule
         self.base = Base(recipe, data.hash)
         self.trial = self.base.trial_name(schedule, family.probes)
         self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
@@ -154,9 +157,10 @@ class _Attempt:
         if self.latest is not None:
             accuracy = self.latest.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
             summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
-        steps = (training.epoch - self.started_at) * training.steps_per_epoch * training.config.replicas
+        epochs_trained = training.epoch - self.started_at
+        num_images = epochs_trained * training.steps_per_epoch * training.config.replicas * training.config.batch_size
         summary["num_diverged"] = int((training.diverged_at >= 0).sum())
-        return Progress(self.trial, training.epoch, state, done, steps * training.config.batch_size, summary)
+        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary)
 
     def write(self) -> None:
         """Write every table of the family, `trials` last."""

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,10 +61,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """
         if name in self._functions:
             return name
-        function = self.resolve(name)
-        modules = [importlib.import_module(name.partition(":")[0]), inspect.getmodule(function)]
-        sources = [_source(module) for module in dict.fromkeys(modules) if module is not None]
-        return f"{name}#{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}"
+        return f"{name}#{_source_hash(importlib.import_module(name.partition(':')[0]), self.resolve(name))}"
+
+
+@cache
+def _source_hash(*holders: Any) -> str:
+    """12 digits over the sources of a module that was imported and of the one that defines what was found there."""
+    modules = dict.fromkeys(inspect.getmodule(holder) for holder in holders)
+    return hashlib.sha256(b"".join(_source(module) for module in modules if module is not None)).hexdigest()[:12]
 
 
 def _source(module: ModuleType) -> bytes:

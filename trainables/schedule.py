@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from trainables.activations import ACTIVATIONS
@@ -35,6 +36,12 @@ class Phase:
     def key(self) -> list[Any]:
         """What stands for this phase in a history."""
         return [self.start_epoch, ACTIVATIONS.fingerprint(self.activation), LOSSES.fingerprint(self.loss)]
+
+    @property
+    def text(self) -> str:
+        """`key` in canonical JSON."""
+        activation, loss = _quoted(ACTIVATIONS.fingerprint(self.activation)), _quoted(LOSSES.fingerprint(self.loss))
+        return f"[{self.start_epoch},{activation},{loss}]"
 
 
 @dataclass(frozen=True, order=True)
@@ -115,9 +122,14 @@ class Base:
         )
         return {"version": HISTORY_VERSION, "data": self.dataset_hash, "model": model, "training": training}
 
-    @property
+    @cached_property
     def name(self) -> str:
         return "b" + digest(self.key)
+
+    @cached_property
+    def _text(self) -> str:
+        """`key` in canonical JSON: written once, as it is in the name of every state and family."""
+        return canonical(self.key)
 
     def history(self, schedule: Schedule, epoch: int, full: bool = False) -> dict[str, Any]:
         """The history of a training state: all that determines it."""
@@ -128,17 +140,15 @@ class Base:
         }
 
     def state_name(self, schedule: Schedule, epoch: int) -> str:
-        return "s" + digest(self.history(schedule, epoch))
+        """`s` and the digest of the state's history."""
+        phases = ",".join([phase.text for phase in schedule.before(epoch)])
+        return "s" + _digest(f'{{"base":{self._text},"epoch":{epoch},"phases":[{phases}]}}')
 
     def trial_name(self, schedule: Schedule, probes: Probes) -> str:
-        """A family's id: its schedule, its base recipe, and what is recorded of it."""
-        return "t" + digest(
-            {
-                "base": self.key,
-                "phases": [phase.key for phase in schedule.phases],
-                "probes": probes.model_dump(mode="json", exclude_defaults=True),
-            }
-        )
+        """A family's id: the digest of its schedule, its base recipe, and what is recorded of it."""
+        phases = ",".join([phase.text for phase in schedule.phases])
+        recorded = canonical(probes.model_dump(mode="json", exclude_defaults=True))
+        return "t" + _digest(f'{{"base":{self._text},"phases":[{phases}],"probes":{recorded}}}')
 
     def description(self, schedule: Schedule, probes: Probes) -> dict[str, Any]:
         """A family in full, as stored in its row of `trials`."""
@@ -175,6 +185,18 @@ def _differences(stored: Any, requested: Any, path: str) -> Iterator[tuple[str, 
         yield path, stored, requested
 
 
+def canonical(key: Any) -> str:
+    """JSON in the one form that is hashed."""
+    return json.dumps(key, sort_keys=True, separators=(",", ":"))
+
+
 def digest(key: Any) -> str:
     """12 hexadecimal digits: two of 10,000 names collide with probability 2e-7."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+    return _digest(canonical(key))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_quoted = lru_cache(maxsize=None)(json.dumps)

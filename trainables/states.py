@@ -40,13 +40,14 @@ class States:
         metadata = {"history": json.dumps(history), "setting": json.dumps(setting)}
         self.store.write(self.file(name), safetensors.torch.save(tensors, metadata))
 
-    def usable(self, setting: dict[str, Any]) -> set[str]:
-        """Names of the states that were made and recorded in this setting."""
-        found = set()
+    def usable(self, setting: dict[str, Any]) -> dict[str, int]:
+        """The states that were made and recorded in this setting: names, and the epochs that they stand at."""
+        found = {}
         for name in self.names():
             with self.store.filesystem.open_input_file(self.store.path(self.file(name))) as file:
-                if _metadata(file)["setting"] == setting:
-                    found.add(name)
+                metadata = _metadata(file)
+            if metadata["setting"] == setting:
+                found[name] = int(metadata["history"]["epoch"])
         return found
 
     def load(self, name: str, history: dict[str, Any], setting: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:

@@ -18,7 +18,9 @@ from analysis import tables
 from analysis.measures.generalization import gaps
 from analysis.storage import Store
 from sweep.config import load
+from sweep.cost import estimate
 from sweep.plan import make_plan
+from sweep.simulate import most_states
 from trainables.data import load as load_data
 from trainables.family import Family
 from trainables.family import run as run_family
@@ -104,6 +106,39 @@ def test_every_replica_epoch_is_trained_once(undisturbed):
     plan = make_plan(config, load_data(config.data), empty)
     trials = pd.read_parquet(folder / "results" / "tiny" / "trials")
     assert (trials["epochs_trained"] * trials["num_replicas"]).sum() == plan.unique_replica_epochs < plan.total_replica_epochs
+    (run,) = pd.read_parquet(folder / "results" / "tiny" / "runs").to_dict("records")
+    assert run["replica_epochs"] == run["replica_epochs_planned"] == plan.unique_replica_epochs
+    assert run["families"] == run["families_done"] == NUM_FAMILIES
+    assert run["num_deaths"] == 0
+    assert 0 < run["num_states"] <= most_states(plan)
+    assert 0 < run["num_states_planned"] <= most_states(plan)
+    assert run["predicted_device_s"] > 0 < run["device_s"]
+    assert run["predicted_bytes"] == pytest.approx(run["bytes"], rel=0.3)
+
+
+def test_a_budget_trains_what_fits_and_the_rest_later(undisturbed, tmp_path, same_tables):
+    """Two runs within budgets and one without: nothing is trained twice, and the tables are those of one run."""
+    folder = folder_with(tmp_path, CONFIG.replace("analysis: {", "analysis: {enabled: false, "))
+    results = folder / "results" / "tiny"
+    output = finish(folder, "--config", "my.yaml", "--budget-hours", "1e-9", code=2)
+    assert output.strip().splitlines()[-1].startswith("--budget-hours: the plan costs ")
+    assert "the budget is 1e-09; not even the first of 36 families fits" in output
+    assert not [path for path in results.rglob("*") if path.is_file()]
+    config, _ = load(str(folder / "my.yaml"))
+    plan = make_plan(config, load_data(config.data), Store(results))
+    cost = estimate(plan, load_data(config.data), Store(results))
+    output = finish(folder, "--config", "my.yaml", "--budget-hours", str(cost.total_s / 3600 / 2), "--trim")
+    num_done = len(list((results / "trials").glob("*.parquet")))
+    assert 0 < num_done < NUM_FAMILIES
+    assert f"the sweep is not complete: {NUM_FAMILIES - num_done} families were left out" in output
+    assert "pay for" in finish(folder, "plan", "--config", "my.yaml", "--budget-hours", "9", module="sweep")
+    finish(folder, "--config", "my.yaml")
+    runs = pd.read_parquet(results / "runs").sort_values("started_at")
+    assert runs["families_done"].tolist() == [num_done, NUM_FAMILIES - num_done]
+    assert runs["families_left_out"].tolist() == [NUM_FAMILIES - num_done, 0]
+    assert runs["replica_epochs"].sum() == plan.unique_replica_epochs
+    assert not list((results / "states").glob("*"))
+    same_tables(Store(results), Store(undisturbed[0] / "results" / "tiny"))
 
 
 def test_ray_changes_no_bit(undisturbed, tmp_path, same_tables):
@@ -135,11 +170,10 @@ def test_the_verbs_that_look(undisturbed):
     arguments = ("--config", "my.yaml")
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     first, second = tables.names(Store(folder / "results" / "tiny"), "trials")[:2]
-    assert "none" in finish(folder, "plan", *arguments, module="sweep")
+    assert f"{NUM_FAMILIES} done, 0 to run" in finish(folder, "plan", *arguments, module="sweep")
     fresh = finish(folder, "plan", *arguments, "--set", "name=other", module="sweep")
-    assert "shared prefixes save" in fresh or "sharing saves" in fresh
-    assert "device-hours" in fresh
-    assert "tables" in fresh
+    for text in ("sharing saves", "critical path", "device-hours", "training states: at most", "of tables", "pulse", "activation swap"):
+        assert text in fresh
     assert f"{NUM_FAMILIES} done, 0 failed" in finish(folder, "status", *arguments, module="sweep")
     assert "no family failed" in finish(folder, "failures", *arguments, module="sweep")
     assert "test_accuracy" in finish(folder, "show", first, *arguments, module="sweep")
@@ -246,6 +280,8 @@ def test_a_dead_worker_is_retried(tmp_path, undisturbed, same_tables):
     workers[0].kill()
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
+    assert "workers died: what they had not reported was trained again" in output
+    assert pd.read_parquet(folder / "results" / "tiny" / "runs")["num_deaths"].item() >= 1
     same_tables(Store(folder / "results" / "tiny"), Store(undisturbed[0] / "results" / "tiny"))
 
 

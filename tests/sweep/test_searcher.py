@@ -7,8 +7,11 @@ from analysis import tables
 from sweep.config import Space, Sweep
 from sweep.plan import make_plan
 from sweep.searcher import PrefixSearcher
+from trainables.family import Family
+from trainables.recipe import Model
+from trainables.schedule import Schedule
 from trainables.states import States
-from trainables.trainable import from_config
+from trainables.trainable import Work, from_config, to_config
 
 
 @pytest.fixture
@@ -32,6 +35,11 @@ def searcher(sweep, small_data, store) -> PrefixSearcher:
     return found
 
 
+def family_of(searcher: PrefixSearcher, config: dict[str, str]) -> Family:
+    """What a worker makes of a suggestion."""
+    return from_config(config, searcher.work)
+
+
 def by_text(searcher: PrefixSearcher, text: str) -> str:
     return next(trial for trial, (_, schedule) in searcher.plan.families.items() if str(schedule) == text)
 
@@ -42,15 +50,15 @@ LATE, PULSE = "0:relu/focal 3:sin/focal", "0:relu/focal 1:tanh/focal 2:relu/foca
 
 def test_a_branch_starts_as_soon_as_its_trunk_has_passed_the_swap(searcher):
     config = searcher.suggest("a")
-    assert str(from_config(config).schedule) == CONTROL
-    assert from_config(config).save_epochs == {1, 3}
+    assert str(family_of(searcher, config).schedule) == CONTROL
+    assert family_of(searcher, config).save_epochs == {1, 3}
     assert searcher.suggest("b") is None
     states = searcher.plan.remaining[config["trial"]].saves
     searcher.on_trial_result("a", {"state": states[1]})
-    assert str(from_config(searcher.suggest("b")).schedule) == SWAP
+    assert str(family_of(searcher, searcher.suggest("b")).schedule) == SWAP
     assert searcher.suggest("c") is None
     searcher.on_trial_result("a", {"state": states[3]})
-    assert str(from_config(searcher.suggest("c")).schedule) == LATE
+    assert str(family_of(searcher, searcher.suggest("c")).schedule) == LATE
     assert searcher.suggest("d") is None
 
 
@@ -68,7 +76,7 @@ def test_a_finished_trunk_releases_what_still_waits(searcher):
     """The report of a state can die with the worker that saved it; the retry continues behind it."""
     searcher.suggest("a")
     searcher.on_trial_complete(trial_id="a", result={"status": "done"})
-    assert {str(from_config(searcher.suggest(n)).schedule) for n in "bc"} == {SWAP, LATE}
+    assert {str(family_of(searcher, searcher.suggest(n)).schedule) for n in "bc"} == {SWAP, LATE}
 
 
 def test_a_failed_trunk_skips_its_descendants_and_says_why(searcher, store):
@@ -91,3 +99,17 @@ def test_a_failed_trunk_skips_its_descendants_and_says_why(searcher, store):
     assert len(searcher.failed) == 4
     swap = by_text(searcher, SWAP)
     assert searcher.plan.remaining[swap].start_state in States(store).names(), "a failed family needs its start for another try"
+
+
+def test_what_a_worker_is_told_makes_the_same_family(small_recipe, probes):
+    """The recipe travels once; a family under another recipe tells only in what that differs."""
+    work = Work(small_recipe, "0" * 64, probes, "/nowhere", "cpu", 1)
+    schedule = Schedule.of([[0, "relu", "focal"], [2, "package.module:act", "focal"]])
+    changed = small_recipe.training.model_copy(update={"learning_rate": 0.01, "clip_norm": 1.0})
+    other = small_recipe.model_copy(update={"training": changed, "model": Model(name="mlp")})
+    for recipe in (small_recipe, other):
+        family = Family(recipe, probes, schedule, frozenset([2, 3]))
+        config = to_config(family, work)
+        assert from_config(config, work) == family
+        assert all(isinstance(value, str) for value in config.values())
+        assert sum(map(len, config.values())) < 300

@@ -1,15 +1,16 @@
 """Schedules of a space, and the prefix tree that shares their training."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.config import Space, Sweep, load
-from sweep.plan import Member, Members, Plan, _tree, make_plan
+from sweep.plan import Member, Members, Plan, Planned, _tree, make_plan
 from sweep.search import Range, Search
-from sweep.space import num_stressed, points, recipe_of
+from sweep.space import is_empty, num_stressed, points, recipe_of
 from trainables.family import Family, run
 from trainables.recipe import BaseRecipe, NpzData, Training
 from trainables.schedule import Base, NameMismatch, Schedule
@@ -38,6 +39,24 @@ def test_pulses_swap_back():
         "0:relu/focal 1:tanh/focal 3:relu/focal",
         "0:tanh/focal 1:relu/focal 3:tanh/focal",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"controls": False},
+        {"swaps": []},
+        {"swaps": [], "controls": False},
+        {"activations": []},
+        {"losses": [], "schedules": [[[0, "relu", "focal"]]]},
+        {"swap_epochs": [], "controls": False},
+    ],
+)
+@pytest.mark.parametrize("search", [{}, {"kind": "random", "num_families": 3}, {"kind": "random", "sampler": "qmc", "num_families": 3}])
+def test_a_space_is_empty_if_it_has_no_family(change, search):
+    space = Space(**{"activations": ["relu", "tanh"], "losses": ["focal"], "swap_epochs": [1], **change})
+    assert is_empty(Sweep(name="x", space=space, search=Search(**search))) == (not schedules(space, **search))
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -120,13 +139,34 @@ def any_schedule(draw):
     return Schedule.of([[e, n, "focal"] for e, n in zip(starts, names, strict=True)])
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(any_schedule(), min_size=1, max_size=10, unique=True), st.sets(st.integers(1, EPOCHS - 1)))
+def slow_tree(to_run: dict[str, Schedule], existing: dict[str, int]) -> dict[str, Planned]:
+    """The definition: every state on every way is named, and looked up from the last to the first."""
+    boundaries = {epoch for schedule in to_run.values() for epoch in schedule.swap_epochs}
+    owners: dict[str, str] = {}
+    tree = {trial: Planned(trial, BASE, schedule, 0, None, None, {}) for trial, schedule in to_run.items()}
+    for trial, schedule in to_run.items():
+        for epoch in range(EPOCHS, 0, -1):
+            name = BASE.state_name(schedule, epoch)
+            if name in existing or name in owners:
+                parent = None if name in existing else owners[name]
+                if parent:
+                    tree[parent].saves[epoch] = name
+                tree[trial] = replace(tree[trial], start_epoch=epoch, start_state=name, parent=parent)
+                break
+        for epoch in boundaries:
+            if epoch > tree[trial].start_epoch:
+                owners[BASE.state_name(schedule, epoch)] = trial
+    return tree
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(any_schedule(), min_size=1, max_size=12, unique=True), st.sets(st.integers(1, EPOCHS - 1)))
 def test_the_tree_trains_no_shared_prefix_twice(some, existing_epochs):
     """For any schedules: parents come first and save what children start from, and each epoch of each history is trained once."""
     ordered = sorted(some, key=lambda s: len(s.phases))
-    existing = {BASE.state_name(ordered[0], e) for e in existing_epochs}
+    existing = {BASE.state_name(ordered[-1], e): e for e in existing_epochs}
     tree = _tree({str(s): Member(BASE, s) for s in ordered}, EPOCHS, existing)
+    assert tree == slow_tree({str(s): s for s in ordered}, existing)
     seen: list[str] = []
     trained: list[str] = []
     boundaries = {e for s in ordered for e in s.swap_epochs}
@@ -151,7 +191,7 @@ def test_children_wait_for_the_longest_chain_first():
     some = [Schedule.of(pulse[:n]) for n in (1, 2, 3)]
     config = Sweep(name="x", training=Training(epochs=EPOCHS))
     members = {str(s): Member(BASE, s) for s in some}
-    plan = Plan(config, Members(config, BASE.dataset_hash), members, frozenset(), _tree(members, EPOCHS, set()))
+    plan = Plan(config, Members(config, BASE.dataset_hash), members, frozenset(), _tree(members, EPOCHS, {}))
     assert [p.start_epoch for p in plan.remaining.values()] == [0, 1, 5]
     assert [plan.critical_epochs[str(s)] for s in some] == [6, 5, 1]
     assert plan.unique_replica_epochs == (6 + 5 + 1) * 6

@@ -73,6 +73,7 @@ def drive(searcher: AdaptiveSearcher, num_steps: int = 10_000) -> list[str]:
             if config is None:
                 break
             live[str(len(started))] = worker = FamilyTrainable.__new__(FamilyTrainable)
+            worker.work = searcher.work
             worker._begin(config)
             started.append(config["trial"])
         assert live, "nothing runs and nothing is proposed"

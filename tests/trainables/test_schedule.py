@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from trainables.recipe import BaseRecipe, Model, NpzData, Probes, Training
-from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same
+from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same, digest
 
 PULSE = Schedule.of([[0, "relu", "cross_entropy"], [3, "tanh", "focal"], [5, "relu", "cross_entropy"]])
 BASE = Base(BaseRecipe(), "0" * 64)
@@ -18,6 +18,16 @@ def test_literal_names_are_pinned():
     assert [BASE.state_name(PULSE, e) for e in (0, 3, 5, 8)] == ["sbff27a11edaa", "s68ed553c8dae", "sc8ae0617b212", "secd790e99f19"]
     assert [other.name, other.state_name(PULSE.control, 2)] == ["b2e16d696d8ee", "sa4458159edaf"]
     assert [BASE.trial_name(PULSE, Probes()), BASE.trial_name(PULSE, Probes(num_samples=50))] == ["te7c143f730e7", "tf3ae0a9b5c6f"]
+
+
+def test_names_are_digests_of_canonical_json():
+    """What assembles a name from parts written before equals the digest of the whole."""
+    odd = Schedule.of([[0, "relu", "focal"], [2, "torch.nn.functional:silu", "focal"], [3, "sin", "trainables.losses:focal"]])
+    for schedule in (PULSE, odd):
+        for probes in (Probes(), Probes(pooling="flatten", layers=['ä"b'])):
+            key = {"base": BASE.key, "phases": [p.key for p in schedule.phases], "probes": probes.model_dump(exclude_defaults=True)}
+            assert BASE.trial_name(schedule, probes) == "t" + digest(key)
+        assert [BASE.state_name(schedule, e) for e in range(9)] == ["s" + digest(BASE.history(schedule, e)) for e in range(9)]
 
 
 def test_a_state_is_named_by_the_phases_before_its_epoch_only():
