@@ -28,7 +28,7 @@ MAX_FAMILY_S, MAX_GROWTH, MAX_DRIVER_BYTES = 0.040, 1.5, 1.5e9
 def sweep_of(num_families: int, path: str, slots: int) -> Any:
     """A sweep of so many families: 20 controls, and as many swaps as fit, drawn from 14 epochs, each with its pulse beside it."""
     from sweep.config import Space, Sweep
-    from sweep.space import schedules
+    from sweep.space import points
     from trainables.recipe import CellsData, Model, Training
 
     space = Space(
@@ -37,7 +37,7 @@ def sweep_of(num_families: int, path: str, slots: int) -> Any:
         swap_epochs=list(range(2, 30, 2)),
         pulse_epochs=[1],
     )
-    every = schedules(space)
+    every = [point.schedule for point in points(Sweep(name="all", space=space))]
     swaps: dict[Any, list[Any]] = {}
     for schedule in every:
         if schedule.swap_epochs:
@@ -75,7 +75,7 @@ def stub_family(stub_s: float) -> Any:
         def run_family(self, family: Family, store: Any) -> Generator[Progress]:
             base, states = Base(family.recipe, self.work.dataset_hash), States(store)
             row = trial_row(base, family.schedule, family.probes)
-            made_with = setting(family.probes, self.work.device, "loop", 1)
+            made_with = setting(family.probes, self.work.device, "grouped", 1)
             summary = {"num_diverged": 0, "train_accuracy": 1.0, "val_accuracy": 1.0, "test_accuracy": 1.0}
             pause_s = stub_s / (len(family.save_epochs) + 1)
             for epoch in sorted(family.save_epochs):

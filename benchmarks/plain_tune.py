@@ -18,7 +18,7 @@ from ray import tune
 from torch.utils.data import DataLoader, TensorDataset
 
 from sweep.config import load
-from sweep.space import schedules
+from sweep.space import points
 from trainables.activations import ACTIVATIONS, swap_activation
 from trainables.data import Dataset
 from trainables.data import load as load_data
@@ -140,7 +140,7 @@ def main() -> None:
             "seed": sweep.training.first_seed + replica,
             "folder": f"{out}/networks",
         }
-        for schedule in schedules(sweep.space)
+        for schedule in [point.schedule for point in points(sweep)]
         for replica in range(sweep.training.replicas)
     ]
     ray.init(num_cpus=options.cpus, include_dashboard=False)
