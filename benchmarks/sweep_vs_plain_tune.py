@@ -32,13 +32,25 @@ MEAN_TOLERANCE = 0.01  # of accuracy over all networks
 LOSS_TOLERANCE = 0.02  # of the first recorded epoch's cross-entropy, median over networks: rounding has not grown yet
 WORKLOADS: dict[str, dict[str, Any]] = {
     "small": {"recipe": "cells"},  # the default recipe as it is
+    # A control, a swap at each fifth of training, and each also as a pulse: shares as much of its training as `small`.
     "wide": {
         "recipe": "cells",
-        "data": {"num_images": 640, "val_fraction": 0.05, "test_fraction": 0.15},
+        "data": {"image_size": 32, "num_images": 1250, "val_fraction": 0.05, "test_fraction": 0.15},
         "model": {"widths": [64, 128, 256]},
-        "training": {"epochs": 20, "replicas": 4},
-        "probes": {"evaluate_every": 20},
-        "space": {"activations": ["relu", "gelu"], "losses": ["cross_entropy"], "swap_epochs": [4, 8, 12, 16]},
+        "training": {"epochs": 30, "batch_size": 64, "replicas": 2},
+        "probes": {"evaluate_every": 30},
+        "space": {
+            "activations": ["relu"],
+            "losses": ["cross_entropy"],
+            "swaps": [],
+            "swap_epochs": [6],
+            "schedules": [
+                [[0, "relu", "cross_entropy"], [start, "tanh", "cross_entropy"], *back]
+                for start in (6, 12, 18, 24)
+                for back in ([], [[start + 6, "relu", "cross_entropy"]])
+                if start + 6 < 30 or not back
+            ],
+        },
     },
     "resnet18": {
         "recipe": "cells",

@@ -18,10 +18,11 @@ from analysis.storage import Store
 from sweep.check import num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads
-from sweep.probe import ProbeFailed, functions_in_turn, time_families
+from sweep.probe import ProbeFailed, functions_in_turn, time_family
 from sweep.simulate import Simulation, simulate
 from sweep.units import duration
 from trainables.data import Dataset
+from trainables.family import prepare_process
 from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
@@ -31,7 +32,6 @@ from trainables.training import FamilyTraining
 # Fitted to the tables of the recipes cells, breastmnist and quick: bytes on disk per byte of activations, per row group of them,
 # per predicted class, and of all other tables per family.
 _ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 33_000
-_MOST_PROBED_AT_ONCE = 8
 # What of a training recipe does not change what an epoch costs.
 _COSTS_NOTHING = {"epochs", "replicas", "first_seed", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs"}
 
@@ -200,13 +200,13 @@ def _timed(some: list[Planned], config: Sweep) -> Rates:
     if where != device(config):
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "float32"})})
     executor = "vmap" if config.resources.executor == "compiled" else config.resources.executor  # compiling takes a minute
-    at_once = min(num_slots(config), len(some), _MOST_PROBED_AT_ONCE)
+    prepare_process(num_threads(config))
     phases = functions_in_turn([planned.schedule for planned in some])
     try:
-        times = time_families(recipe, config.probes, phases, where, num_threads(config), executor, at_once)
+        times = time_family(recipe, config.probes, phases, where, executor)
     except ProbeFailed as error:
         return Rates(math.nan, math.nan, math.nan, f"unknown: a family timed for the plan failed: {error}")
-    return Rates(**times, source=f"timed on a small family, {at_once} at once, on this machine's {where}")
+    return Rates(**times, source=f"timed on a small family on this machine's {where}")
 
 
 def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str, float], float]:

@@ -1,4 +1,4 @@
-"""`python -m sweep.probe`: what a family costs on this machine, timed on a small one of the same recipe. Reads and writes JSON.
+"""What a family costs on this machine, timed on a small one of the same recipe.
 
 It runs `trainables.family.run` itself, into a folder that is thrown away: training steps, evaluations, looks of the probes, and tables.
 The images are cut to as many as the time allows.
@@ -6,9 +6,6 @@ The images are cut to as many as the time allows.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -19,40 +16,12 @@ from analysis import tables
 from analysis.storage import Store
 from trainables.data import Dataset, Split, load
 from trainables.executors import Wanted
-from trainables.family import Family, prepare_process, run
+from trainables.family import Family, free_gpu, run
 from trainables.recipe import BaseRecipe, Probes
 from trainables.schedule import Schedule
 
-BUDGET_S = 4.0  # for the runs that count; the estimate behind it is high, so they take about half of it
+BUDGET_S = 3.0  # for the runs that count; the estimate behind it is high, so they take about half of it
 _EPOCHS_PER_PHASE = 2  # one behind a swap, one that is not
-
-
-def time_families(
-    recipe: BaseRecipe, probes: Probes, phases: list[list[Any]], device: str, num_threads: int, executor: Wanted, at_once: int
-) -> dict[str, float]:
-    """Seconds per replica of an epoch, of a swap and of a family's start and end, the mean over `at_once` processes side by side."""
-    asked = {
-        "recipe": recipe.model_dump(mode="json"),
-        "probes": probes.model_dump(mode="json"),
-        "phases": phases,
-        "device": device,
-        "num_threads": num_threads,
-        "executor": executor,
-    }
-    command = [sys.executable, "-m", "sweep.probe"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    children = [subprocess.Popen(command, text=True, **pipes) for _ in range(at_once)]  # type: ignore[call-overload]
-    for child in children:
-        child.stdin.write(json.dumps(asked))
-        child.stdin.close()
-        child.stdin = None  # communicate() would flush it
-    found = []
-    for child in children:
-        output, errors = child.communicate()
-        if child.returncode:
-            raise ProbeFailed(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {child.returncode}")
-        found.append(json.loads(output.splitlines()[-1]))
-    return {key: sum(times[key] for times in found) / len(found) for key in found[0]}
 
 
 class ProbeFailed(RuntimeError):
@@ -68,7 +37,10 @@ def functions_in_turn(schedules: list[Schedule], limit: int = 4) -> list[list[An
 
 
 def time_family(recipe: BaseRecipe, probes: Probes, phases: list[list[Any]], device: str, executor: Wanted = "auto") -> dict[str, float]:
-    """The same of one process. Where whole epochs take too long, two shares of the images tell what depends on their number."""
+    """Seconds per replica of an epoch, of a swap, and of a family's start and end.
+
+    Where whole epochs take too long, two shares of the images tell what depends on their number. Raises ProbeFailed.
+    """
     data, batch = load(recipe.data), recipe.training.batch_size
     replicas = recipe.training.replicas
     num_batches = len(data.train.labels) // batch
@@ -93,8 +65,13 @@ def _times(family: Family, data: Dataset, device: str, executor: Wanted, evaluat
     """Seconds per replica of a whole small family on some data, which evaluates every epoch, as if it did so every so many."""
     with tempfile.TemporaryDirectory(prefix="sweep-probe-") as folder:
         store, reports = Store(folder), [time.perf_counter()]
-        for _ in run(family, store, device, executor, data):
-            reports.append(time.perf_counter())
+        try:
+            for _ in run(family, store, device, executor, data):
+                reports.append(time.perf_counter())
+        except Exception as error:  # whatever the user's functions raise
+            raise ProbeFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            free_gpu()
         train_s = float(tables.read(store, "trials", ["train_s"])["train_s"].item()) / family.recipe.training.epochs
     first, *epochs, last = (after - before for before, after in pairwise(reports))  # `first` is the start and an epoch, `last` the end
     still, swapped = epochs[0::2], epochs[1::2]
@@ -127,14 +104,3 @@ def _cut(data: Dataset, num_batches: int, batch_size: int, num_probed: int) -> D
     share = num_train / len(data.train.labels)
     val, test = (round(share * len(split.labels)) for split in (data.val, data.test))
     return replace(data, train=first(data.train, num_train), val=first(data.val, val), test=first(data.test, max(test, num_probed)))
-
-
-def main() -> None:
-    asked = json.load(sys.stdin)
-    prepare_process(asked["num_threads"])
-    recipe, probes = BaseRecipe.model_validate(asked["recipe"]), Probes.model_validate(asked["probes"])
-    print(json.dumps(time_family(recipe, probes, asked["phases"], asked["device"], asked["executor"])))
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from sweep.budget import first_that_fit, within
 from sweep.config import ConfigError, Space, Sweep
 from sweep.cost import Cost, Line, _finished, _what_costs, cost_line, estimate, kind, recorded
 from sweep.plan import Plan, make_plan
-from sweep.probe import ProbeFailed, functions_in_turn, time_families, time_family
+from sweep.probe import ProbeFailed, functions_in_turn, time_family
 from sweep.searcher import PrefixSearcher
 from sweep.simulate import most_states, simulate
 from trainables.data import Dataset
@@ -142,8 +142,7 @@ def test_a_small_family_is_timed(small_recipe, probes, plan):
     whole = time_family(small_recipe, probes, phases, "cpu")
     assert set(whole) == {"epoch_s", "swap_s", "family_s"}
     assert whole["epoch_s"] > 0
-    side_by_side = time_families(small_recipe, probes, phases, "cpu", 1, "auto", 2)
-    assert all(math.isfinite(value) for value in side_by_side.values())
+    assert all(math.isfinite(value) for value in whole.values())
 
 
 def test_where_time_is_short_two_shares_of_the_images_tell(small_recipe, probes, plan, monkeypatch):
@@ -173,7 +172,7 @@ def test_a_family_that_cannot_be_timed_leaves_the_cost_unknown(sweep, small_data
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{__import__('os').environ.get('PYTHONPATH', '')}")
     with pytest.raises(ProbeFailed, match="of its own"):
-        time_families(sweep.recipe, sweep.probes, [[0, "broken:act", "focal"]], "cpu", 1, "auto", 1)
+        time_family(sweep.recipe, sweep.probes, [[0, "broken:act", "focal"]], "cpu")
     space = Space(activations=["broken:act"], losses=["focal"], swaps=[])
     cost = estimate(make_plan(sweep.model_copy(update={"space": space}), small_data, store), small_data, store)
     assert not cost.is_known

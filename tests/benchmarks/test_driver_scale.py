@@ -1,4 +1,4 @@
-"""The benchmarks run, and can miss their bars."""
+"""The benchmark of the driver runs, and can miss its bars."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "driver_scale.py"
+FILE = Path(__file__).parents[2] / "benchmarks" / "driver_scale.py"
 
 
 @pytest.fixture(scope="module")
