@@ -37,6 +37,7 @@ class _Conv2d(nn.Module):
     """
 
     norm: tuple[nn.BatchNorm2d] | None = None  # in a tuple: not a submodule
+    _fold: tuple[Tensor, Tensor] | None = None  # kept from one change of mode to the next
 
     def __init__(self, conv: nn.Conv2d, num_replicas: int) -> None:
         super().__init__()
@@ -55,10 +56,17 @@ class _Conv2d(nn.Module):
         weight, bias = (self.weight, self.bias) if self.training or self.norm is None else self._folded(*self.norm)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, groups)
 
+    def train(self, mode: bool = True) -> _Conv2d:
+        self._fold = None  # weights may have changed since
+        return super().train(mode)
+
     def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        return fuse_conv_bn_weights(self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        if self._fold is None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            self._fold = fuse_conv_bn_weights(self.weight, self.bias, *statistics, norm.weight, norm.bias)
+        return self._fold
 
 
 class _FoldedBatchNorm2d(nn.BatchNorm2d):
