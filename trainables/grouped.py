@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.grouping import group
 from trainables.models import largest_output_bytes
 from trainables.precision import autocast, products
-from trainables.replicas import Executor, Loss, Replicas
+from trainables.replicas import Executor, Loss, Replicas, channels_last
 
 # Bytes of the widest layer's output over a block: in a training step, where each replica has a batch of its own, and in evaluation.
 # Larger blocks drive each other's layers out of the processor's cache (benchmarks/README.md).
@@ -49,7 +49,7 @@ class GroupedReplicas(Replicas):
             if any(alive[start:stop]):
                 batch = images[start:stop].transpose(0, 1).flatten(1, 2)  # [sample, replica x channel, height, width]
                 with autocast(self.precision, self.device):
-                    logits = module(batch.contiguous(memory_format=torch.channels_last))
+                    logits = module(channels_last(batch))
                 values = loss(_apart(logits, stop - start).to(self.weights.dtype), labels[start:stop])
                 values.sum().backward()
                 losses[start:stop] = values.detach()
@@ -60,7 +60,7 @@ class GroupedReplicas(Replicas):
         with torch.no_grad(), products("float32"):
             return torch.cat(
                 [
-                    torch.cat([_apart(module(batch), stop - start) for batch in images.split(self._chunk_size)], 1)
+                    torch.cat([_apart(module(channels_last(batch)), stop - start) for batch in images.split(self._chunk_size)], 1)
                     for start, stop, module in self._blocks
                 ]
             )

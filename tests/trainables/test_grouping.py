@@ -9,8 +9,10 @@ from trainables.activations import HotSwap
 from trainables.executors import choose_executor
 from trainables.grouped import GroupedReplicas
 from trainables.grouping import NotGroupable, group
+from trainables.losses import LOSSES
 from trainables.models import build, largest_output_bytes
 from trainables.recipe import Model
+from trainables.replicas import Replicas
 
 MODELS = [
     Model(name="mlp", widths=[8, 5], batch_norm=True),
@@ -82,3 +84,21 @@ def test_blocks_keep_the_widest_layer_in_the_cache_and_are_even(widths, num_repl
     replicas = GroupedReplicas(lambda: build(model, shape, 2), list(range(num_replicas)), torch.device("cpu"), (32, *shape))
     assert [stop - start for start, stop, _ in replicas._blocks] == blocks
     assert replicas.is_interleaved == (max(blocks) > 1)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_all_layers_compute_in_the_layout_that_is_fast(num_channels):
+    """With one channel both layouts are the same bytes, and torch would go by the wrong strides."""
+    shape, seen = (num_channels, 12, 12), []
+    model = Model(name="cnn", widths=[4, 6])
+    for kind in (Replicas, GroupedReplicas):
+        replicas = kind(lambda: build(model, shape, 2), [0, 1], torch.device("cpu"), (4, *shape))
+        for module in replicas.modules:
+            for part in module.modules():
+                if isinstance(part, HotSwap):
+                    part.register_forward_hook(lambda m, a, y: seen.append(y.is_contiguous(memory_format=torch.channels_last)))
+        replicas.forward(torch.randn(4, *shape))
+        replicas.train_mode(True)
+        replicas.gradient(torch.randn(2, 4, *shape), torch.zeros(2, 4, dtype=torch.long), LOSSES["focal"], [True, True], [])
+    assert len(seen) >= 8
+    assert all(seen)
