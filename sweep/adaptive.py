@@ -64,7 +64,8 @@ class AdaptiveSearcher(PrefixSearcher):
         for _ in range(sum(proposal.state == "WAITING" for proposal in before)):
             self._receive(self.study.ask())
         for proposal in before:
-            if proposal.state == "FAIL" and proposal.point is not None:
+            was_given_up = proposal.state == "FAIL" or (proposal.state == "PRUNED" and self.search.pruning is None)
+            if was_given_up and proposal.point is not None:
                 trial = self.members.trial(proposal.point)
                 if trial in self.plan.remaining and trial not in self._asked:
                     self._receive(self.study.ask_again(proposal.number))
@@ -204,7 +205,7 @@ class AdaptiveSearcher(PrefixSearcher):
         report = json.loads(result["report"])
         metric, epoch = self.search.pruning.metric, report["epoch"]
         if metric not in report:
-            return False  # continued from a state, and not evaluated since
+            return False  # not evaluated at this epoch
         hopeless = self.study.should_prune(self._asked[trial][0], epoch, report[metric])
         if hopeless:
             self.reasons[trial] = f"{metric} was {report[metric]:.4g} at epoch {epoch}"

@@ -19,7 +19,7 @@ from analysis.storage import Store
 from sweep.config import ConfigError, Resources, Sweep, near
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
-from sweep.space import corners, is_empty, recipe_of
+from sweep.space import corners, grid, is_empty, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.executors import choose_executor
@@ -85,6 +85,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     outside = sorted(e for e in config.probes.epochs if e > num_epochs)
     if outside:
         problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
+    if config.search.kind == "random" and not any(True for _ in grid(space)):
+        problems.append("search.kind: random draws swaps, and the space has none; kind grid runs controls and space.schedules")
     if not problems and is_empty(config):
         problems.append("space: is empty; it needs activations, losses and controls, or swaps between at least two of them")
     if problems or data is None:

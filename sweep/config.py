@@ -210,6 +210,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not separator or not path:
         raise ConfigError("--set", [f"{override!r} is not key.key=value"])
     *parents, last = path.split(".")
+    if parents[:2] == ["space", "recipe"]:  # its keys have dots themselves
+        parents, last = parents[:2], ".".join([*parents[2:], last])
     for key in parents:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):

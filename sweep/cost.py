@@ -18,7 +18,7 @@ from analysis.storage import Store
 from sweep.check import num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads
-from sweep.probe import ProbeFailed, functions_in_turn, time_family
+from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
 from sweep.simulate import Simulation, simulate
 from sweep.units import duration
 from trainables.data import Dataset
@@ -200,10 +200,13 @@ def _timed(some: list[Planned], config: Sweep) -> Rates:
     if where != device(config):
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "float32"})})
     executor = "vmap" if config.resources.executor == "compiled" else config.resources.executor  # compiling takes a minute
-    prepare_process(num_threads(config))
     phases = functions_in_turn([planned.schedule for planned in some])
     try:
-        times = time_family(recipe, config.probes, phases, where, executor)
+        if any(":" in name for _, *functions in phases for name in functions):
+            times = time_apart(num_threads(config), recipe, config.probes, phases, where, executor)
+        else:
+            prepare_process(num_threads(config))
+            times = time_family(recipe, config.probes, phases, where, executor)
     except ProbeFailed as error:
         return Rates(math.nan, math.nan, math.nan, f"unknown: a family timed for the plan failed: {error}")
     return Rates(**times, source=f"timed on a small family on this machine's {where}")

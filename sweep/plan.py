@@ -21,6 +21,7 @@ from sweep.study import SearchStudy
 from trainables.data import Dataset
 from trainables.executors import choose_executor
 from trainables.family import Family, setting
+from trainables.replicas import Executor
 from trainables.rows import trial_row
 from trainables.schedule import Base, Phase, Schedule, check_same
 from trainables.states import States
@@ -211,11 +212,12 @@ def _usable(config: Sweep, data: Dataset, store: Store) -> dict[str, int]:
     The same probes, device, executor and threads.
     """
     wanted, where, states = config.resources.executor, device(config), States(store)
-    models = [config.model, *(recipe_of(config, changes).model for changes in corners(config.space))]
-    executors = {choose_executor(wanted, where, model, data.image_shape, data.num_classes) for model in models}
+    models: dict[Executor, list[dict[str, Any]]] = defaultdict(list)  # by the executor that each takes
+    for model in [config.model, *(recipe_of(config, changes).model for changes in corners(config.space))]:
+        models[choose_executor(wanted, where, model, data.image_shape, data.num_classes)].append(model.model_dump(mode="json"))
     found: dict[str, int] = {}
-    for executor in executors:
-        found |= states.usable(setting(config.probes, where, executor, num_threads(config)))
+    for executor, some in models.items():
+        found |= states.usable(setting(config.probes, where, executor, num_threads(config)), some)
     return found
 
 

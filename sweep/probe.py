@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 from typing import Any
 
 from analysis import tables
 from analysis.storage import Store
 from trainables.data import Dataset, Split, load
 from trainables.executors import Wanted
-from trainables.family import Family, free_gpu, run
+from trainables.family import Family, free_gpu, prepare_process, run
 from trainables.recipe import BaseRecipe, Probes
 from trainables.schedule import Schedule
 
 BUDGET_S = 3.0  # for the runs that count; the estimate behind it is high, so they take about half of it
 _EPOCHS_PER_PHASE = 2  # one behind a swap, one that is not
+
+
+def time_apart(num_threads: int, *arguments: Any) -> dict[str, float]:
+    """`time_family` in a process of its own, for recipes with a user's functions: what ends their process must not end the driver's."""
+    with ProcessPoolExecutor(1, get_context("spawn"), prepare_process, (num_threads,)) as pool:
+        try:
+            return pool.submit(time_family, *arguments).result()
+        except BrokenProcessPool:
+            raise ProbeFailed("its process died") from None
 
 
 class ProbeFailed(RuntimeError):

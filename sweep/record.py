@@ -22,8 +22,9 @@ from trainables.provenance import provenance
 def write_run(store: Store, started_at: datetime, seconds: float, cost: Cost, outcome: Outcome, after: Plan) -> str:
     """Write the row of a run, and say it in a line. `cost` is that of the plan that was run, `after` the plan of what is left."""
     plan = cost.plan
-    finished = sorted(after.done - plan.done)
-    rows = tables.read(store, "trials", ["train_s", "record_s"], finished)
+    rows = tables.read(store, "trials", ["trial", "train_s", "record_s", "finished_at"], sorted(after.done - plan.done))
+    rows = rows[rows["finished_at"] >= started_at.replace(microsecond=0)]  # a search also meets families that were done before
+    finished = rows["trial"].tolist()
     row: dict[str, Any] = {
         "run": f"r{started_at:%Y%m%dt%H%M%S%f}",
         "started_at": started_at,
@@ -36,7 +37,7 @@ def write_run(store: Store, started_at: datetime, seconds: float, cost: Cost, ou
         "num_deaths": outcome.num_deaths,
         "replica_epochs_planned": plan.unique_replica_epochs,
         "replica_epochs": outcome.replica_epochs,
-        "num_states_planned": cost.simulation.num_states,
+        "num_states_planned": plan.config.search.max_states if plan.num_unproposed else cost.simulation.num_states,
         "num_states": outcome.num_states,
         "predicted_seconds": cost.simulation.seconds if cost.is_known else None,
         "predicted_device_s": cost.total_s if cost.is_known else None,

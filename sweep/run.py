@@ -111,6 +111,7 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
     for line in about_search(plan, store):
         console.print(line, markup=False)
     again = command(config_name, overrides)
+    within_budget = again if budget_hours is None else f"{again} --budget-hours {budget_hours:g}{' --trim' if trim else ''}"
     if plan.remaining or plan.num_unproposed:
         cost = estimate(plan.with_unproposed(), data, store)
         cost = cost.of(within(cost, budget_hours, trim))
@@ -132,7 +133,7 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
         console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {took}\n{line}", markup=False)
         if outcome.interrupted:
             proposed = f", and {plan.num_unproposed} to propose" if plan.num_unproposed else ""
-            console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {again}", markup=False)
+            console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {within_budget}", markup=False)
             return 130
         for line in about_search(plan, store):
             console.print(line, markup=False)
@@ -153,7 +154,7 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)
         console.print(
-            f"{len(plan.remaining)} families failed or were skipped: {why}\nto try them again: {again}", style="red", markup=False
+            f"{len(plan.remaining)} families failed or were skipped: {why}\nto try them again: {within_budget}", style="red", markup=False
         )
         return 1
     return 0

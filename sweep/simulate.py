@@ -21,8 +21,9 @@ class Simulation:
 
 def most_states(plan: Plan) -> int:
     """Training states that can live at once whatever families take: those that families start from, and one checkpoint per family."""
-    shared = sum(1 for p in plan.remaining.values() if plan.checkpoint_epochs(p))
-    return len(plan.users) + shared
+    if plan.config.storage.keep_states:
+        return len({*plan.users, *(state for p in plan.remaining.values() for state in {**plan.checkpoint_epochs(p), **p.saves}.values())})
+    return len(plan.users) + sum(1 for p in plan.remaining.values() if plan.checkpoint_epochs(p))
 
 
 def simulate(plan: Plan, seconds: Mapping[str, float], slots: int) -> Simulation:
@@ -40,7 +41,13 @@ def simulate(plan: Plan, seconds: Mapping[str, float], slots: int) -> Simulation
             release(trial)
         else:
             waiting[str(planned.start_state)].append(trial)
+    keep = plan.config.storage.keep_states
     users = {state: len(trials) for state, trials in plan.users.items()}
+
+    def forget(state: str | None) -> None:
+        if not keep and not users.get(str(state)):
+            alive.discard(state)
+
     alive: set[str | None] = {planned.start_state for planned in plan.remaining.values() if planned.start_state and planned.parent is None}
     checkpoints: dict[str, str] = {}
     most, now, started = len(alive), 0.0, list[str]()
@@ -59,21 +66,16 @@ def simulate(plan: Plan, seconds: Mapping[str, float], slots: int) -> Simulation
         now, _, trial, saved = heapq.heappop(events)
         if saved is not None:
             alive.add(saved)
-            _forget(alive, checkpoints.pop(trial, None), users)
+            forget(checkpoints.pop(trial, None))
             checkpoints[trial] = saved
             for child in waiting.pop(saved, []):
                 release(child)
         else:
             num_running -= 1
-            _forget(alive, checkpoints.pop(trial, None), users)
+            forget(checkpoints.pop(trial, None))
             begun = plan.remaining[trial].start_state
             if begun:
                 users[begun] -= 1
-                _forget(alive, begun, users)
+                forget(begun)
         most = max(most, len(alive))
     return Simulation(now, most, started)
-
-
-def _forget(alive: set[str | None], state: str | None, users: Mapping[str, int]) -> None:
-    if not users.get(str(state)):
-        alive.discard(state)

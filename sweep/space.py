@@ -67,7 +67,8 @@ def is_empty(config: Sweep) -> bool:
 
 def num_stressed(space: Space) -> float:
     """Stressed families that the space has; infinity where a range of real numbers is among its axes."""
-    return sum(1 for _ in grid(space)) * _num_recipes(space)
+    num = sum(1 for _ in grid(space))
+    return num * _num_recipes(space) if num else 0
 
 
 def num_firsts(space: Space) -> float:

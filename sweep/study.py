@@ -100,6 +100,11 @@ class SearchStudy:
         from optuna.distributions import check_distribution_compatibility
 
         for trial in self.study.get_trials(deepcopy=False):
+            if trial.distributions and set(trial.distributions) != set(self.distributions):
+                before, today = (", ".join(sorted(names)) for names in (trial.distributions, self.distributions))
+                raise ConfigError(
+                    "space", [f"the study {self.config.name} in {self.where} has the parameters {before}, not {today}; {_ANOTHER_STUDY}"]
+                )
             for name, old in trial.distributions.items():
                 new = self.distributions.get(name)
                 try:

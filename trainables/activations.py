@@ -76,9 +76,12 @@ def check_activation(name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             y, again = function(x), function(x)
+            apart = torch.cat([function(value) for value in x.reshape(-1, 1).split(1)]).reshape(-1)
     except Exception as error:
         raise UnknownName(f"activation {name!r} fails on a float tensor: {type(error).__name__}: {error}") from error
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
         raise UnknownName(f"activation {name!r} must return a tensor of its argument's shape and type")
     if not torch.equal(y, again):
         raise UnknownName(f"activation {name!r} gives two results for one argument: it draws random numbers or keeps a state")
+    if not torch.allclose(y.flatten(), apart, rtol=1e-4, atol=1e-6):
+        raise UnknownName(f"activation {name!r} is not elementwise: a value depends on the others, and replicas would mix")

@@ -44,7 +44,7 @@ class Family:
 class Progress:
     """Reported after every epoch, with the name of the training state if one was saved, and once more when all is written: `done`.
 
-    `summary` has the mean accuracies of the latest evaluation, and the number of diverged replicas.
+    `summary` has the number of diverged replicas, and after an epoch that was evaluated the mean accuracies.
     """
 
     trial: str
@@ -105,6 +105,7 @@ class _Attempt:
         self.started_from: str | None = None
         self.started_at = 0
         self.latest: Evaluation | None = None
+        self.evaluated_at: int | None = None  # the latest epoch at whose end an evaluation stood
 
     def resume(self) -> bool:
         """Go to the newest training state of this family's history. False if there is none."""
@@ -137,6 +138,8 @@ class _Attempt:
 
     def evaluate(self, moment: str) -> None:
         self.latest = self.training.evaluate()
+        if moment == "epoch":
+            self.evaluated_at = self.training.epoch
         self.look(moment, self.latest)
 
     def train_epoch(self) -> None:
@@ -154,7 +157,7 @@ class _Attempt:
 
     def progress(self, state: str | None, done: bool = False) -> Progress:
         training, summary = self.training, {}
-        if self.latest is not None:
+        if self.latest is not None and self.evaluated_at == training.epoch:
             accuracy = self.latest.metrics[:, :, METRICS.index("accuracy")].nanmean(0).tolist()
             summary = {f"{split}_accuracy": value for split, value in zip(SPLITS, accuracy, strict=True)}
         epochs_trained = training.epoch - self.started_at

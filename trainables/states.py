@@ -40,13 +40,16 @@ class States:
         metadata = {"history": json.dumps(history), "setting": json.dumps(setting)}
         self.store.write(self.file(name), safetensors.torch.save(tensors, metadata))
 
-    def usable(self, setting: dict[str, Any]) -> dict[str, int]:
-        """The states that were made and recorded in this setting: names, and the epochs that they stand at."""
+    def usable(self, setting: dict[str, Any], models: list[dict[str, Any]] | None = None) -> dict[str, int]:
+        """The states that were made and recorded in this setting: names, and the epochs that they stand at.
+
+        `models` leaves out those of other models (sections `model` of base recipes in full).
+        """
         found = {}
         for name in self.names():
             with self.store.filesystem.open_input_file(self.store.path(self.file(name))) as file:
                 metadata = _metadata(file)
-            if metadata["setting"] == setting:
+            if metadata["setting"] == setting and (models is None or metadata["history"]["base"]["model"] in models):
                 found[name] = int(metadata["history"]["epoch"])
         return found
 

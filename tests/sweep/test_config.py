@@ -83,6 +83,8 @@ def test_overrides_are_yaml():
         ),
         (["search.num_families=5"], r"search: num_families belongs to the kinds random and optuna"),
         (["search.kind=random"], r"search: num_families belongs .* which need it"),
+        (["search={kind: random, num_families: 3}", "space.swaps=[]"], r"search\.kind: random draws swaps, and the space has none"),
+        (["space.recipe.training.learning_rat=[0.1]"], r"space\.recipe\.training\.learning_rat: cannot be varied; did you mean"),
         (["search.sampler=qmc"], r"search: sampler qmc does not go with kind grid; allowed: none"),
         (
             ["space.recipe={training.learning_rat: [0.1]}"],

@@ -11,7 +11,7 @@ from sweep.budget import first_that_fit, within
 from sweep.config import ConfigError, Space, Sweep
 from sweep.cost import Cost, Line, _finished, _what_costs, cost_line, estimate, kind, recorded
 from sweep.plan import Plan, make_plan
-from sweep.probe import ProbeFailed, functions_in_turn, time_family
+from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
 from sweep.searcher import PrefixSearcher
 from sweep.simulate import most_states, simulate
 from trainables.data import Dataset
@@ -180,6 +180,9 @@ def test_a_family_that_cannot_be_timed_leaves_the_cost_unknown(sweep, small_data
     assert cost.simulation.num_states == 0
     with pytest.raises(ConfigError, match="unknown"):
         within(cost, 1.0, True)
+    (tmp_path / "broken.py").write_text("import os\ndef act(x):\n    if x.requires_grad:\n        os._exit(9)\n    return x\n")
+    with pytest.raises(ProbeFailed, match="its process died"):
+        time_apart(1, sweep.recipe, sweep.probes, [[0, "broken:act", "focal"]], "cpu")
 
 
 def test_a_budget_refuses_or_trims(plan):
@@ -223,3 +226,10 @@ def test_the_base_recipe_decides_what_is_similar(small_recipe):
     from sweep.cost import _COSTS_NOTHING
 
     assert set(BaseRecipe.model_fields["training"].annotation.model_fields) >= _COSTS_NOTHING
+
+
+def test_states_that_are_kept_are_foreseen(sweep, small_data, store):
+    kept = sweep.model_copy(update={"storage": sweep.storage.model_copy(update={"keep_states": True, "checkpoint_epochs": 2})})
+    plan = make_plan(kept, small_data, store)
+    saved = {state for p in plan.remaining.values() for state in {**p.saves, **plan.checkpoint_epochs(p)}.values()}
+    assert simulate(plan, equal_epochs(plan), 2).num_states == most_states(plan) == len(saved)

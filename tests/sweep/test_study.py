@@ -302,6 +302,9 @@ def test_a_study_of_another_search_is_refused(sweep, begin, store, small_data):
     ]:
         with pytest.raises(ConfigError, match=match):
             make_plan(changed, small_data, store)
+    fewer = sweep(SPACE.model_copy(update={"recipe": {**SPACE.recipe, "training.weight_decay": [0.0, 0.1]}}))
+    with pytest.raises(ConfigError, match=r"space: the study small .* has the parameters .*, not .*training\.weight_decay"):
+        make_plan(fewer, small_data, store)
 
 
 def test_a_torn_last_line_of_the_journal_is_cut_off(sweep, begin, store):

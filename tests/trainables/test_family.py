@@ -11,7 +11,7 @@ from analysis.storage import Store
 from trainables import family as families
 from trainables.family import Family, run
 from trainables.probes.activations import probe_set
-from trainables.recipe import Probes
+from trainables.recipe import Model, Probes
 from trainables.rows import trial_row, write_failure, write_samples, write_skipped
 from trainables.schedule import Base, NameMismatch, Schedule
 from trainables.states import States
@@ -119,6 +119,19 @@ def test_evaluations_every_few_epochs_are_those_of_every_epoch(small_recipe, sma
     assert len(b.merge(a)) == len(b)
 
 
+def test_accuracies_are_told_of_the_epochs_that_were_evaluated_only(small_recipe, store):
+    """Not those right after a swap as the next epoch's: a search would give families up for them."""
+    told = finish(small_recipe, Probes(num_samples=10, evaluate_every=3), SWAP, store)
+    assert [(p.epoch, "val_accuracy" in p.summary) for p in told if not p.done] == [
+        (1, False),
+        (2, False),
+        (3, True),
+        (4, False),
+        (5, True),
+    ]
+    assert "val_accuracy" in told[-1].summary
+
+
 def test_at_a_swap_of_the_loss_the_records_are_bit_identical(small_recipe, small_data, store, probes):
     schedule = Schedule.of([[0, "relu", "cross_entropy"], [2, "relu", "hinge"]])
     finish(small_recipe, probes, schedule, store)
@@ -198,6 +211,8 @@ def test_a_state_that_is_not_what_its_name_says_is_refused(small_recipe, small_d
     history = base.history(CONTROL, 2, full=True)
     where = families.setting(probes, "cpu", "grouped", 1)
     assert states.usable(where) == {name: 2}
+    assert states.usable(where, [small_recipe.model.model_dump(mode="json")]) == {name: 2}
+    assert states.usable(where, [Model(name="mlp").model_dump(mode="json")]) == {}
     state, records = states.load(name, history, where)
     history["base"]["training"]["learning_rate"] = 0.7
     states.save(name, state, records, history, where)

@@ -122,6 +122,16 @@ def test_an_activation_that_draws_random_numbers_is_refused(tmp_path, monkeypatc
         check_activation("noisy:act")
 
 
+@pytest.mark.parametrize("text", ["x.relu() / (1 + x.abs().amax())", "x - x.mean(-1, keepdim=True)", "x * x.shape[0]"])
+def test_an_activation_that_is_not_elementwise_is_refused(tmp_path, monkeypatch, text):
+    """Side by side in one network, replicas would depend on each other through it."""
+    name = f"mixer{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(f"def act(x):\n    return {text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownName, match="is not elementwise"):
+        check_activation(f"{name}:act")
+
+
 def test_compiled_functions_have_a_fingerprint():
     check_activation("torch:tanh")
     assert ACTIVATIONS.fingerprint("torch._C._nn:gelu") == ACTIVATIONS.fingerprint("torch._C._nn:gelu") != "torch._C._nn:gelu"
