@@ -177,6 +177,7 @@ def steps_without_values(monkeypatch):
     """The steps of an epoch on tensors that have no values, on torch's device `meta`: whatever would wait for a GPU's values raises."""
     monkeypatch.setattr("trainables.replicas.autocast", lambda *_: nullcontext())
     monkeypatch.setattr("trainables.stacked.autocast", lambda *_: nullcontext())
+    monkeypatch.setattr("trainables.grouped.autocast", lambda *_: nullcontext())
 
     def plain_sgd(self):  # torch has fused optimizers for real devices only; on those they take no value back
         return torch.optim.SGD([self.replicas.weights], 0.1, 0.9, foreach=False)
@@ -190,7 +191,7 @@ def steps_without_values(monkeypatch):
     return steps
 
 
-@pytest.mark.parametrize("executor", ["vmap", "loop"])
+@pytest.mark.parametrize("executor", ["vmap", "loop", "grouped"])
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_no_step_of_training_waits_for_a_gpu(small_recipe, small_data, steps_without_values, loss, executor):
     options = {"clip_norm": 1.0, "flip": True, "shift_px": 2, "warmup_epochs": 1}
