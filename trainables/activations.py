@@ -41,6 +41,13 @@ ACTIVATIONS = Registry(
 )
 
 
+# These never decrease, so they commute with a maximum.
+INCREASING = frozenset(
+    ACTIVATIONS[name]
+    for name in ("relu", "leaky_relu", "elu", "selu", "celu", "softplus", "softsign", "tanh", "sigmoid", "hardtanh", "identity")
+)
+
+
 class HotSwap(nn.Module):
     """The activation in force. `swap` puts another in its place; nothing else of the network changes."""
 

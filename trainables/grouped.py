@@ -33,10 +33,10 @@ class GroupedReplicas(Replicas):
         self._chunk_size = max(1, _EVALUATION_BYTES // (size * image_bytes))
         self._blocks = []  # [start, stop) of the replicas, and the module that computes them
         for start, stop in pairwise([*range(0, len(models), size), len(models)]):
-            module = group(self.models[start], stop - start) if stop - start > 1 else self.models[start]
+            module = group(self.models[start], stop - start)
             self._lend(module, start, stop)
             self._blocks.append((start, stop, module))
-        self.modules = [*self.models, *(module for start, stop, module in self._blocks if stop - start > 1)]
+        self.modules = [*self.models, *(module for _, _, module in self._blocks)]
 
     @property
     def is_interleaved(self) -> bool:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from trainables.activations import HotSwap
+from trainables.activations import INCREASING, HotSwap
 from trainables.models import build, is_random
 from trainables.recipe import Model
 
@@ -76,6 +76,17 @@ class _FoldedBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x) if self.training else x
 
 
+class _Pooled(HotSwap):
+    """An activation and the max pooling after it, in the cheaper order where the activation commutes with a maximum."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.pool(x)) if self.function in INCREASING else self.pool(self.function(x))
+
+
 class _Linear(nn.Module):
     """A linear layer of every replica: `[sample, replica x feature]`, or the same samples for all."""
 
@@ -126,10 +137,12 @@ def _grouped(module: nn.Module, num_replicas: int) -> nn.Module:
     for name, child in children:
         setattr(module, name, _grouped(child, num_replicas))
     if isinstance(module, nn.Sequential):
-        for conv, norm in pairwise(module):
-            if isinstance(conv, _Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
-                norm.__class__ = _FoldedBatchNorm2d
-                conv.norm = (norm,)
+        for index, (first, second) in enumerate(pairwise(list(module))):
+            if isinstance(first, _Conv2d) and isinstance(second, nn.BatchNorm2d) and second.track_running_stats:
+                second.__class__ = _FoldedBatchNorm2d
+                first.norm = (second,)
+            if isinstance(first, HotSwap) and isinstance(second, nn.MaxPool2d):
+                module[index], module[index + 1] = _Pooled(second), nn.Identity()
     return module
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from trainables import grouped
-from trainables.activations import HotSwap
+from trainables.activations import ACTIVATIONS, INCREASING, HotSwap
 from trainables.executors import choose_executor
 from trainables.grouped import GroupedReplicas
-from trainables.grouping import NotGroupable, group
+from trainables.grouping import NotGroupable, _Pooled, group
 from trainables.losses import LOSSES
 from trainables.models import build, largest_output_bytes
 from trainables.recipe import Model
@@ -39,14 +39,16 @@ def test_what_can_be_grouped_is_and_the_rest_trains_one_by_one(model):
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m.name in GROUPABLE], ids=lambda m: f"{m.name}-{m.batch_norm}")
 def test_gradients_buffers_and_outputs_of_a_group_are_those_apart(model, monkeypatch):
-    """Five replicas as blocks of 1, of 2 (one is left over) and of 5."""
+    """Five replicas one by one, and as blocks of 1, of 2 (one is left over) and of 5."""
     results = []
     widest = largest_output_bytes(build(model, SHAPE, 3), torch.zeros(1, *SHAPE))
-    for size in (1, 2, 5):
-        monkeypatch.setattr(grouped, "_TRAINING_BYTES", size * 8 * widest)
-        replicas = GroupedReplicas(lambda: build(model, SHAPE, 3), [0, 1, 2, 3, 4], torch.device("cpu"), (8, *SHAPE))
-        assert max(stop - start for start, stop, _ in replicas._blocks) == size
-        replicas._chunk_size = 3
+    for size in (None, 1, 2, 5):
+        monkeypatch.setattr(grouped, "_TRAINING_BYTES", (size or 1) * 8 * widest)
+        kind = GroupedReplicas if size else Replicas
+        replicas = kind(lambda: build(model, SHAPE, 3), [0, 1, 2, 3, 4], torch.device("cpu"), (8, *SHAPE))
+        if isinstance(replicas, GroupedReplicas):
+            assert max(stop - start for start, stop, _ in replicas._blocks) == size
+            replicas._chunk_size = 3
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(5, 8, *SHAPE, generator=generator)
         labels = torch.randint(3, (5, 8), generator=generator)
@@ -59,6 +61,30 @@ def test_gradients_buffers_and_outputs_of_a_group_are_those_apart(model, monkeyp
         for name, value in results[0].items():
             torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
     assert results[0]["gradient " + next(iter(replicas.named(replicas.weights)))].any()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_pooling_before_the_activation_changes_nothing(name):
+    """The order within a group is its own affair: same outputs, same gradients, whatever the activation."""
+    model, function = Model(name="cnn", widths=[4, 6]), ACTIVATIONS[name]
+    replicas = [kind(lambda: build(model, SHAPE, 3), [0, 1], torch.device("cpu"), (8, *SHAPE)) for kind in (Replicas, GroupedReplicas)]
+    images, labels = torch.randn(2, 8, *SHAPE), torch.randint(3, (2, 8))
+    for each in replicas:
+        each.swap(function)
+        each.train_mode(True)
+        each.gradient(images, labels, LOSSES["cross_entropy"], [True, True], [])
+    apart, together = replicas
+    torch.testing.assert_close(together.gradients, apart.gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together.forward(images[0]), apart.forward(images[0]), rtol=1e-4, atol=1e-5)
+    orders = [part.function in INCREASING for module in together.modules for part in module.modules() if isinstance(part, _Pooled)]
+    assert orders == [function in INCREASING] * 2
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_increasing_activations_are_those_that_never_decrease(name):
+    x = torch.linspace(-8, 8, 4001)
+    steps = ACTIVATIONS[name](x).diff()
+    assert (ACTIVATIONS[name] in INCREASING) == bool((steps >= -3e-7).all())
 
 
 def test_a_model_that_mixes_channels_is_refused():
