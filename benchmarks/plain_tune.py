@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def train(config: dict[str, Any], data: Dataset) -> None:
     record_activations("init", 0)
     evaluate("epoch", 0)
     starts = {phase[0]: phase for phase in phases[1:]}
-    every = sweep.probes.evaluate_every
+    every, train_s = sweep.probes.evaluate_every, 0.0
     for epoch in range(training.epochs):
         if epoch in starts:
             if epoch % every:
@@ -106,19 +107,21 @@ def train(config: dict[str, Any], data: Dataset) -> None:
             evaluate("after_swap", epoch)
         model.train()
         order.epoch = epoch
+        began = time.perf_counter()
         for index, (images, labels) in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, epoch * len(loader) + index, len(loader))
             optimizer.zero_grad()
             loss(model(images), labels).backward()
             optimizer.step()
+        train_s += time.perf_counter() - began
         if (epoch + 1) % every == 0 or epoch + 1 == training.epochs:
             evaluate("epoch", epoch + 1)
         tune.report({"test_accuracy": curves[-1]["accuracy"], "epoch": epoch + 1})
     record_activations("end", training.epochs)
     folder = Path(config["folder"]) / f"{config['schedule'].replace(' ', '_').replace('/', '-').replace(':', '-')}_{seed}"
     folder.mkdir(parents=True)
-    identity = {"schedule": config["schedule"], "seed": seed}
+    identity = {"schedule": config["schedule"], "seed": seed, "train_s": train_s}
     for name, table in (("epochs", curves), ("predictions", predictions), ("activations", activations)):
         pd.DataFrame(table).assign(**identity).to_parquet(folder / f"{name}.parquet")
 

@@ -95,8 +95,10 @@ def networks_of_sweep(results: Path) -> pd.DataFrame:
     return _networks(epochs)
 
 
-def networks_of_plain(folder: Path) -> pd.DataFrame:
-    return _networks(pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("networks/*/epochs.parquet"))]))
+def networks_of_plain(folder: Path) -> tuple[pd.DataFrame, float]:
+    """The same of the plain script, and the seconds that its networks trained."""
+    epochs = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("networks/*/epochs.parquet"))])
+    return _networks(epochs), float(epochs.groupby(["schedule", "seed"])["train_s"].first().sum())
 
 
 def _networks(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -143,8 +145,9 @@ def measure(workload: str, repeats: int, num_cores: int, changes: list[str], kee
         ours = [sys.executable, "-m", "sweep.run", "--config", str(config), "--set", f"resources.num_cpus={num_cores}"]
         seconds["sweep"].append(timed(ours, here))
         seconds["limit"].append(limit_s(str(config), num_cores))
-        found, wrong = disagreement(networks_of_sweep(here / "results" / workload), networks_of_plain(here / "plain"))
-        checks.append(found)
+        networks, train_s = networks_of_plain(here / "plain")
+        found, wrong = disagreement(networks_of_sweep(here / "results" / workload), networks)
+        checks.append(found | {"plain_training_share": train_s / num_cores / seconds["plain"][-1]})
         problems += wrong
         trials = pd.read_parquet(here / "results" / workload / "trials")
         parts = {"train_s": float(trials["train_s"].sum()), "record_s": float(trials["record_s"].sum())}
@@ -189,7 +192,9 @@ def main() -> int:
         name, seconds = result["workload"], result["seconds"]
         spans = ", ".join(f"{side} {statistics.median(v):.1f} s ({min(v):.1f} to {max(v):.1f})" for side, v in seconds.items())
         print(f"{name}: {result['families']} families, {int(result['checks'][0]['networks'])} networks; {spans}")
+        share = statistics.median(check["plain_training_share"] for check in result["checks"])
         print(f"    plain / sweep {result['ratio']:.2f}, efficiency (limit / sweep) {result['efficiency']:.3f}")
+        print(f"    training is {share:.0%} of the plain script's time")
         for key, bar in BARS.get(name, {}).items() if not options.changes else ():
             if result[key] < bar:
                 failed.append(f"{name}: {key} {result[key]:.3f} misses its bar {bar}")

@@ -33,7 +33,8 @@ class AdaptiveSearcher(PrefixSearcher):
     """
 
     def __init__(self, plan: Plan, store: Store, study: SearchStudy, num_slots: int) -> None:
-        super().__init__(replace(plan, families=dict(plan.families), remaining={}), store)
+        # All are as urgent: families start in the order in which they were proposed, controls before what continues from them.
+        super().__init__(replace(plan, families=dict(plan.families), remaining={}), store, lambda trial: 0)
         self.study, self.members, self.num_slots = study, plan.members, num_slots
         self.config, self.search = plan.config, plan.config.search
         self.exhausted = False
@@ -43,6 +44,7 @@ class AdaptiveSearcher(PrefixSearcher):
         num_epochs = self.config.training.epochs
         own = {base.state_name(schedule, epoch) for base, schedule in plan.families.values() for epoch in range(1, num_epochs)}
         self._kept = dict.fromkeys(sorted(own.intersection(plan.usable)))  # training states of this search, the least recently used first
+        self._most_kept = 0
         self._foreign = set(plan.usable) - own  # those of whatever else ran in this folder: used, never deleted
         self._promised: dict[str, str] = {}  # training states that a planned family is going to save, and that family
         self._needed: dict[str, set[str]] = defaultdict(set)  # training states that planned families start from, and those
@@ -71,6 +73,10 @@ class AdaptiveSearcher(PrefixSearcher):
                     self._receive(self.study.ask_again(proposal.number))
 
     @property
+    def most_alive(self) -> int:
+        return self._most_kept
+
+    @property
     def is_open(self) -> bool:
         """Whether the study is to propose further families."""
         return not self.exhausted and self.num_unproposed > 0
@@ -82,7 +88,7 @@ class AdaptiveSearcher(PrefixSearcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         until = time.monotonic() + MAX_ASKING_S
         # Families that wait for a trunk are proposed without knowing more, so there may not be too many of them.
-        while self.is_open and not self._ready and len(self._asked) < 2 * self.num_slots and time.monotonic() < until:
+        while self.is_open and self.releases.is_empty and len(self._asked) < 2 * self.num_slots and time.monotonic() < until:
             self._propose()
         return super().suggest(trial_id)
 
@@ -149,15 +155,11 @@ class AdaptiveSearcher(PrefixSearcher):
         parent = self._promised.get(state) if state else None
         self.epochs_to_train += (self.config.training.epochs - start_epoch) - self._epochs_of.get(trial, 0)
         self._epochs_of[trial] = self.config.training.epochs - start_epoch
-        self._order.setdefault(trial, len(self._order))
-        self.plan.remaining[trial] = Planned(trial, base, schedule, start_epoch, state, parent, saves)
+        planned = self.plan.remaining[trial] = Planned(trial, base, schedule, start_epoch, state, parent, saves)
         self._promised |= dict.fromkeys(saves.values(), trial)
         if state is not None:
             self._needed[state].add(trial)
-        if parent is None:
-            self._release(trial)
-        else:
-            self._waiting.setdefault(str(state), []).append(trial)
+        self.releases.add(planned)
 
     def _shared_epochs(self, schedule: Schedule) -> list[int]:
         """The epochs of a schedule at which another point of the space could part from it."""
@@ -167,18 +169,14 @@ class AdaptiveSearcher(PrefixSearcher):
         epochs |= {swap + length for length in space.pulse_epochs if swap + length <= (back or [num_epochs])[0]}
         return sorted(epoch for epoch in epochs if epoch < num_epochs)
 
-    def _urgency(self, trial: str) -> int:
-        """All alike: families start in the order in which they were proposed, controls before what continues from them."""
-        return 0
-
     def _reporting(self, trial: str) -> dict[str, str]:
         return {"is_judged": "yes" if trial in self._asked else "no"}
 
     def _saved(self, trial: str, state: str) -> None:
         self._promised.pop(state, None)
         self._touch(state)
-        self.most_alive = max(self.most_alive, len(self._kept))
-        self._release_waiting(state)
+        self._most_kept = max(self._most_kept, len(self._kept))
+        self.releases.release_waiting(state)
         self._forget_some()
 
     def _touch(self, state: str) -> None:
@@ -235,10 +233,11 @@ class AdaptiveSearcher(PrefixSearcher):
                     self._saved(trial, state)
                 else:
                     del self._promised[state]
-        while orphans := [state for state in self._waiting if state not in self._promised]:
+        waiting = self.releases.waiting
+        while orphans := [state for state in waiting if state not in self._promised]:
             for state in orphans:
                 self._needed.pop(state, None)
-            again = [child for state in orphans for child in self._waiting.pop(state)]
+            again = [child for state in orphans for child in waiting.pop(state)]
             for child in again:
                 for state in self.plan.remaining[child].saves.values():
                     self._promised.pop(state, None)

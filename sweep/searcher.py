@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from analysis.storage import Store
 from sweep.plan import Plan, device, num_threads
+from sweep.releases import Releases
 from trainables.rows import write_failure, write_skipped
 from trainables.states import States
 from trainables.trainable import Work, to_config
@@ -35,9 +36,9 @@ def work_of(plan: Plan, store: Store) -> Work:
 
 
 class PrefixSearcher(Searcher):
-    """Families of a plan, the longest waiting chain first. O(1) while nothing is ready; keeps no more states than are still needed."""
+    """Families of a plan, the longest waiting chain first. Keeps no more states than are still needed."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    def __init__(self, plan: Plan, store: Store, urgency: Callable[[str], int] | None = None) -> None:
         super().__init__(metric="epoch", mode="max")
         self.plan, self.store = plan, store
         self.states, self.work = States(store), work_of(plan, store)
@@ -48,42 +49,26 @@ class PrefixSearcher(Searcher):
         self.num_unproposed = 0  # families that are not known yet, at most
         self.epochs_to_train = plan.unique_replica_epochs // plan.config.training.replicas
         self.num_epochs = 0  # trained by all attempts that have ended, as far as they could tell
-        self.alive = {p.start_state for p in plan.remaining.values() if p.start_state and p.parent is None}  # training states
-        self.most_alive = len(self.alive)
+        self.releases = Releases(plan, urgency)
         self._attempts: dict[str, int] = {}  # Tune's trial id -> epochs trained
-        self._checkpoints: dict[str, str] = {}  # our trial id -> the latest state that it saved
         self._num_deaths = Counter[str]()
-        self._users = {state: set(trials) for state, trials in plan.users.items()}
-        self._waiting: dict[str, list[str]] = {}
-        self._ready: list[tuple[int, int, str]] = []
-        self._order = {trial: index for index, trial in enumerate(plan.remaining)}
-        for trial, planned in plan.remaining.items():
-            if planned.parent is None:
-                self._release(trial)
-            else:
-                self._waiting.setdefault(str(planned.start_state), []).append(trial)
 
     @property
     def is_complete(self) -> bool:
         return self.num_finished == len(self.plan.remaining)
 
+    @property
+    def most_alive(self) -> int:
+        """The most training states that there were at once."""
+        return self.releases.most_alive
+
     def _reporting(self, trial: str) -> dict[str, str]:
         """What a worker is to report beside its progress."""
         return {}
 
-    def _release(self, trial: str) -> None:
-        heapq.heappush(self._ready, (-self._urgency(trial), self._order[trial], trial))
-
-    def _urgency(self, trial: str) -> int:
-        return self.plan.critical_epochs[trial]
-
-    def _release_waiting(self, state: str) -> None:
-        for trial in self._waiting.pop(state, []):
-            self._release(trial)
-
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._ready:
-            trial = heapq.heappop(self._ready)[2]
+        trial = self.releases.pop()
+        if trial is not None:
             self.running[trial_id] = trial
             return {"trial": trial, **to_config(self.plan.family(trial), self.work), **self._reporting(trial)}
         if self.is_complete:  # not sooner: a family that runs may have to start again
@@ -113,7 +98,7 @@ class PrefixSearcher(Searcher):
     def _end(self, trial: str, result: dict[str, Any]) -> None:
         """After a family that has not failed."""
         for state in self.plan.remaining[trial].saves.values():
-            self._release_waiting(state)  # a state whose report was lost with a worker
+            self.releases.release_waiting(state)  # a state whose report was lost with a worker
         self._let_go(trial)
 
     def _died(self, trial: str) -> None:
@@ -121,7 +106,7 @@ class PrefixSearcher(Searcher):
         self._num_deaths[trial] += 1
         retries = self.plan.config.resources.max_retries
         if self._num_deaths[trial] <= retries:
-            self._release(trial)
+            self.releases.release(trial)
             return
         reason = f"its worker died, or failed before it could say why, more than {retries} times"
         write_failure(self.store, self.plan.row(trial), WorkerDied(reason))
@@ -132,7 +117,7 @@ class PrefixSearcher(Searcher):
         self.num_finished += 1
         self.failed[trial] = reason
         for state in self.plan.remaining[trial].saves.values():
-            for child in self._waiting.pop(state, []):
+            for child in self.releases.waiting.pop(state, []):
                 why = f"continues from {trial}, which failed: {reason}"
                 write_skipped(self.store, self.plan.row(child), why)
                 self._fail(child, why)
@@ -144,26 +129,15 @@ class PrefixSearcher(Searcher):
 
     def _saved(self, trial: str, state: str) -> None:
         """A training state is there: start who waits for it, and forget the checkpoint that it makes obsolete."""
-        self.alive.add(state)
-        self.most_alive = max(self.most_alive, len(self.alive))
-        before, self._checkpoints[trial] = self._checkpoints.get(trial), state
-        if before != state:
-            self._forget(before)
-        self._release_waiting(state)
+        self._delete(self.releases.saved(trial, state))
 
     def _let_go(self, trial: str) -> None:
         """Remove the state that a finished family started from once no other needs it, and its last checkpoint."""
-        self._forget(self._checkpoints.pop(trial, None))
-        state = self.plan.remaining[trial].start_state
-        if state is not None:
-            self._users[state].discard(trial)
-            self._forget(state)
+        self._delete(self.releases.let_go(trial))
 
-    def _forget(self, state: str | None) -> None:
-        """Remove a state unless a family still starts from it."""
-        if state is not None and not self._users.get(state) and not self.plan.config.storage.keep_states:
+    def _delete(self, states: Iterable[str]) -> None:
+        for state in states:
             self.states.delete(state)
-            self.alive.discard(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for a restore, which never happens here."""

@@ -102,13 +102,13 @@ def test_the_simulation_releases_and_forgets_as_the_searcher_does(sweep, small_d
         order.append(config["trial"])
         for progress in run(from_config(config, searcher.work), store):
             searcher.on_trial_result(str(number), {"state": progress.state, "report": f'{{"epochs_trained": {progress.epochs_trained}}}'})
-            assert set(states.names()) == searcher.alive
-            most = max(most, len(searcher.alive))
+            assert set(states.names()) == searcher.releases.alive
+            most = max(most, len(searcher.releases.alive))
         searcher.on_trial_complete(trial_id=str(number), result={"status": "done"})
-        assert set(states.names()) == searcher.alive
+        assert set(states.names()) == searcher.releases.alive
     assert order == foreseen.order
     assert most == searcher.most_alive == foreseen.num_states <= most_states(plan)
-    assert searcher.alive == set()
+    assert searcher.releases.alive == set()
     assert searcher.num_epochs * sweep.training.replicas == plan.unique_replica_epochs
 
 
