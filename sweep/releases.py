@@ -18,7 +18,7 @@ class Releases:
         self.plan = plan
         self.urgency = urgency or plan.critical_epochs.__getitem__
         self.waiting: dict[str, list[str]] = {}  # training states that are to come, and the families that start from them
-        self.alive = {p.start_state for p in plan.remaining.values() if p.start_state and p.parent is None}  # training states
+        self.alive = set(plan.users).intersection(plan.usable)  # training states; those of families left out for now among them
         self.most_alive = len(self.alive)
         self._ready: list[tuple[int, int, str]] = []
         self._order: dict[str, int] = {}

@@ -12,6 +12,7 @@ from sweep.config import ConfigError, Space, Sweep
 from sweep.cost import Cost, Line, _finished, _what_costs, cost_line, estimate, kind, recorded
 from sweep.plan import Plan, make_plan
 from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
+from sweep.releases import Releases
 from sweep.searcher import PrefixSearcher
 from sweep.simulate import most_states, simulate
 from trainables.data import Dataset
@@ -110,6 +111,19 @@ def test_the_simulation_releases_and_forgets_as_the_searcher_does(sweep, small_d
     assert most == searcher.most_alive == foreseen.num_states <= most_states(plan)
     assert searcher.releases.alive == set()
     assert searcher.num_epochs * sweep.training.replicas == plan.unique_replica_epochs
+
+
+def test_states_that_a_trimmed_run_left_for_later_count_among_those_alive(sweep, small_data, store):
+    plan = make_plan(sweep, small_data, store)
+    trunk = next(p for p in plan.remaining.values() if len(p.saves) > 1)
+    for _ in run(plan.only({trunk.trial}).family(trunk.trial), store):
+        pass
+    left = set(States(store).names())
+    assert left == set(trunk.saves.values())
+    rest = make_plan(sweep, small_data, store)
+    first = next(trial for trial, p in rest.remaining.items() if p.start_state in left)
+    for now in (rest, rest.only({first})):
+        assert Releases(now).alive == left
 
 
 def rates_of(plan, store):
