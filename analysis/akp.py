@@ -52,13 +52,13 @@ def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
     if only is not None:
         trials = trials[trials["trial"].isin(list(only))]
     elif len(trials):
-        varied = _varied(store)
-        setup = trials["recipe"].map(lambda recipe: _setup(json.loads(recipe), varied)) + ("" if varied else trials["base"])
-        trials = trials[setup == setup.value_counts().sort_index().idxmax()]
+        keys = varied(store)
+        setups = trials["recipe"].map(lambda recipe: setup(json.loads(recipe), keys)) + ("" if keys else trials["base"])
+        trials = trials[setups == setups.value_counts().sort_index().idxmax()]
     return trials.sort_values("trial", ignore_index=True)
 
 
-def _varied(store: Store) -> list[str]:
+def varied(store: Store) -> list[str]:
     """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate."""
     if not store.exists("sweep.yaml"):
         return []
@@ -66,13 +66,18 @@ def _varied(store: Store) -> list[str]:
     return list(((sweep or {}).get("space") or {}).get("recipe") or {})
 
 
-def _setup(recipe: dict[str, Any], varied: Sequence[str]) -> str:
-    """What the families of one sweep have in common: probes, and the base recipe without what is varied."""
+def setup(recipe: dict[str, Any], keys: Sequence[str]) -> str:
+    """What families that differ in these keys of the base recipe have in common: probes, and the base recipe without them."""
+    if not keys:
+        return json.dumps([recipe.get("probes"), None], sort_keys=True)
     base = recipe.get("base") or {}
-    for key in varied:
-        section, _, name = key.partition(".")
-        base.get(section, {}).pop(name, None)
-    return json.dumps([recipe.get("probes"), base if varied else None], sort_keys=True)
+    if any(key.startswith("data.") for key in keys):  # the hash of the data varies with what is varied; their description does not
+        base = base | {"data": recipe.get("data") or {}}
+    common = {
+        name: {field: value for field, value in part.items() if f"{name}.{field}" not in keys} if isinstance(part, dict) else part
+        for name, part in base.items()
+    }
+    return json.dumps([recipe.get("probes"), common], sort_keys=True)
 
 
 def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarray]:
