@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import figures, report, tables
+from analysis import change, figures, report, tables
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.happiness import happy_unhappy
 from analysis.measures.generalization import gaps
@@ -48,9 +48,14 @@ def analyse(
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
     happy = happy_unhappy(store, gap_table, measures, only=only, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
-    drawn = _draw(spread_table, gap_table, association)
+    changes = (
+        change.after_swap(store, gap_table, only, alpha=alpha, num_permutations=num_permutations, seed=seed),
+        change.over_sizes(store, only, seed=seed),
+    )
+    drawn = _draw(spread_table, gap_table, association) | changes[0].figures | changes[1].figures
     written = []
-    for title, table in (("spread", spread_table), ("association", association), ("happy_unhappy", happy)):
+    found = {"spread": spread_table, "association": association, "happy_unhappy": happy} | changes[0].tables | changes[1].tables
+    for title, table in found.items():
         written.append(f"analysis/{title}.parquet")
         store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
     for title, (png, _) in drawn.items():
@@ -61,7 +66,7 @@ def analyse(
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, association, happy, (answer, other), _shown(store))
+        _print(console, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
     return answer
 
 
@@ -116,7 +121,9 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     console.print(table)
 
 
-def _print(console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str) -> None:
+def _print(
+    console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str, lines: Sequence[str]
+) -> None:
     """Both readings of "badly": the gap, on which the verdict was declared, and beside it the test error."""
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
@@ -136,6 +143,8 @@ def _print(console: Console, association: pd.DataFrame, happy: pd.DataFrame, ans
     _print_happy(console, happy)
     for answer in answers:
         console.print(answer.text, markup=False, highlight=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
     for file in answers[0].files:
         console.print(f"  {root}/{file}", markup=False, highlight=False, soft_wrap=True)
 

@@ -71,8 +71,14 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
     found["epochs_since_swap"] = found["epoch"].astype("Int32") - found["swap_epoch"].astype("Int32")
     found["order"] = found["moment"].map(ORDER.index)
     found = found.sort_values(["trial", "epoch", "order"], kind="stable", ignore_index=True).drop(columns="order")
+    kinds: dict[str, Any] = dict.fromkeys(["layer", "measure", "reason", "estimator"], "string")
+    kinds |= {"swap_epoch": "Int32", "last_swap_epoch": "Int32"}
     numbers = [c for c in COLUMNS if c.endswith(("_se", "_accuracy")) or c.startswith("control_") or c == "spread"]
-    return found.astype(dict.fromkeys([c for c in numbers if c != "control_by_replica"], np.float64) | {"swap_epoch": "Int32"})
+    return found.astype(
+        dict.fromkeys([c for c in numbers if c != "control_by_replica"], np.float64)
+        | {"swap_epoch": "Int32", "last_swap_epoch": "Int32"}
+        | texts
+    )
 
 
 def last_swap_epoch(schedule: str) -> int | None:

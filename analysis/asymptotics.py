@@ -69,7 +69,8 @@ def asymptotics(
                     interval = f"{CONFIDENCE:.0%} percentile bootstrap over seeds and families, {num_bootstrap} resamples"
                     fits.append(named | row | {"estimator": f"{estimator}; {interval}", "num_bootstrap": num_bootstrap, "seed": seed})
                     spreads += [named | size for size in per_size]
-    return pd.DataFrame(fits, columns=FIT_COLUMNS), pd.DataFrame(spreads, columns=SPREAD_COLUMNS)
+    kinds = dict.fromkeys(["group", "measure", "layer", "statement", "reason"], "string") | dict.fromkeys(_INTERVALS, np.float64)
+    return pd.DataFrame(fits, columns=FIT_COLUMNS).astype(kinds), pd.DataFrame(spreads, columns=SPREAD_COLUMNS)
 
 
 _ESTIMATES = ("s_inf", "a", "b", "share", "change", "s_inf_minus_controls")

@@ -62,7 +62,8 @@ def restoring(
     table = pd.DataFrame(rows, columns=COLUMNS).assign(num_simulations=num_simulations, seed=seed)
     numbers = ["explained", "rate", "rate_low", "rate_high", "likelihood_ratio", "p_random_walk"]
     counts = ["swap_epoch", "num_axes", "num_times", "num_replicas", "num_steps"]
-    return table.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(counts, "Int32"))
+    texts = ["layer", "measure", "statement"]
+    return table.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(counts, "Int32") | dict.fromkeys(texts, "string"))
 
 
 Run = Callable[[dict[int, Any], Mapping[Hashable, Any], str], dict[str, object]]
@@ -216,7 +217,8 @@ def associations(
         estimator="Spearman rho over families of restoring rate and predictor; percentile bootstrap over families; within control and swap "
         "epoch by permutation",
     )  # fmt: skip
-    answer = answer.astype(dict.fromkeys(["rho", "rho_low", "rho_high", "rho_within", "p_within"], np.float64))
+    numbers = ["rho", "rho_low", "rho_high", "rho_within", "p_within"]
+    answer = answer.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(["layer", "measure"], "string") | {"num_strata": "Int32"})
     answer["p_holm"] = answer.groupby("predictor")["p_within"].transform(lambda p: holm(p.to_numpy()))
     answer.loc[answer["p_holm"].notna(), "statement"] = "no effect"
     answer.loc[(answer["p_holm"] < alpha) & (answer["rho_within"] < 0), "statement"] = "lost"

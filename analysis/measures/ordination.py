@@ -28,7 +28,7 @@ class Ordination:
         distances = measure.distances_of(X, np.ones(len(X), dtype=bool))
         valid = np.isfinite(np.diagonal(distances))
         squares = distances[np.ix_(valid, valid)] ** 2
-        if len(squares) < 2 or squares.max() < 1e-20:
+        if len(squares) < 2 or squares.max() < 1e-12:
             raise ValueError("an ordination needs at least 2 different networks")
         mean = squares.mean(axis=0)
         values, vectors = np.linalg.eigh(-0.5 * (squares - mean - mean[:, None] + mean.mean()))
