@@ -8,7 +8,9 @@ the epoch of a first swap from `before_swap` of any family that continues from i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,19 +48,21 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
     trials = families(store, only)
     trials = trials.assign(last_swap_epoch=trials["schedule"].map(last_swap_epoch))
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
-    curves = accuracies(store, trials["trial"].tolist())
+    evaluations: dict[str, dict[tuple[int, str], dict[str, float]]] = defaultdict(dict)
+    for trial, epoch, moment, test, gap in accuracies(store, trials["trial"].tolist()).itertuples(index=False, name=None):
+        evaluations[trial][epoch, moment] = _means({"gap_accuracy": gap, "test_accuracy": test})
     rows = []
     for control, group in trials.groupby("control", sort=True):
         known = _control_looks(store, str(control), group)
         for family in group[[*FAMILY_COLUMNS, "control", "num_swaps", "last_swap_epoch"]].to_dict("records"):
-            mine = curves[curves["trial"] == family["trial"]].set_index(["epoch", "moment"])
+            mine = evaluations[family["trial"]]
             present = diverged_at[family["trial"]]
             rows += [
                 family
                 | {"moment": moment, "epoch": epoch}
                 | _evaluated(mine, moment, epoch)
                 | {"num_replicas": int((present > epoch).sum())}
-                for epoch, moment in mine.index
+                for epoch, moment in mine
             ]
             for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
                 when = family | {"moment": moment, "epoch": epoch, "layer": layer} | _evaluated(mine, moment, epoch)
@@ -74,11 +78,7 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
     kinds: dict[str, Any] = dict.fromkeys(["layer", "measure", "reason", "estimator"], "string")
     kinds |= {"swap_epoch": "Int32", "last_swap_epoch": "Int32"}
     numbers = [c for c in COLUMNS if c.endswith(("_se", "_accuracy")) or c.startswith("control_") or c == "spread"]
-    return found.astype(
-        dict.fromkeys([c for c in numbers if c != "control_by_replica"], np.float64)
-        | {"swap_epoch": "Int32", "last_swap_epoch": "Int32"}
-        | texts
-    )
+    return found.astype(kinds | dict.fromkeys([c for c in numbers if c != "control_by_replica"], np.float64))
 
 
 def last_swap_epoch(schedule: str) -> int | None:
@@ -88,7 +88,7 @@ def last_swap_epoch(schedule: str) -> int | None:
 
 
 def accuracies(store: Store, trials: Sequence[str]) -> pd.DataFrame:
-    """Per family and evaluation (`epoch`, `moment`: epoch or after_swap): test accuracy and gap as lists `[replica]`, in their order."""
+    """Per family and evaluation (`epoch`, `moment`: epoch or after_swap): `test` accuracy and `gap` as lists `[replica]`, in their order."""
     columns = ["trial", "epoch", "moment", "replica", "split", "accuracy"]
     rows = tables.read(store, "epochs", columns, [t for t in trials if t in set(tables.names(store, "epochs"))])
     wide = rows[rows["split"] != "val"].set_index(columns[:-1])["accuracy"].unstack("split")
@@ -97,16 +97,19 @@ def accuracies(store: Store, trials: Sequence[str]) -> pd.DataFrame:
     return wide.groupby(["trial", "epoch", "moment"], as_index=False)[["test", "gap"]].agg(list)
 
 
-def _evaluated(curves: pd.DataFrame, moment: str, epoch: int) -> dict[str, float]:
-    """Gap and accuracy of a family at a moment: after a swap its own evaluation, else that at the end of the epoch."""
-    key = (epoch, "after_swap" if moment == "after_swap" else "epoch")
+def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Means over replicas and their standard errors, of what is finite."""
     found = {}
-    for name, column in (("gap_accuracy", "gap"), ("test_accuracy", "test")):
-        values = np.array(curves.at[key, column]) if key in curves.index else np.empty(0)
-        values = values[np.isfinite(values)]
-        found[name] = float(values.mean()) if len(values) else np.nan
-        found[f"{name}_se"] = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
+    for name, column in values.items():
+        known = np.array(column)[np.isfinite(column)]
+        found[name] = float(known.mean()) if len(known) else np.nan
+        found[f"{name}_se"] = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else np.nan
     return found
+
+
+def _evaluated(evaluations: Mapping[tuple[int, str], dict[str, float]], moment: str, epoch: int) -> dict[str, float]:
+    """Gap and accuracy of a family at a moment: after a swap its own evaluation, else that at the end of the epoch."""
+    return evaluations.get((epoch, "after_swap" if moment == "after_swap" else "epoch"), {})
 
 
 def _control_looks(store: Store, control: str, group: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
@@ -174,38 +177,40 @@ def returns(table: pd.DataFrame) -> pd.DataFrame:
     Before the first swap the distance is 0: the networks are the same.
     """
     stressed = table[table["swap_epoch"].notna() & table["layer"].notna()]
-    rows = [_return(group) for _, group in stressed.groupby(["trial", "layer", "measure"], sort=False)]
-    return pd.DataFrame(rows, columns=RETURN_COLUMNS)
+    looks: dict[tuple[str, ...], list[dict[Hashable, Any]]] = defaultdict(list)
+    for look in stressed.to_dict("records"):
+        looks[look["trial"], look["layer"], look["measure"]].append(look)
+    numbers = [c for c in RETURN_COLUMNS if c.startswith(("distance", "change", "ratio"))]
+    kinds: dict[str, Any] = dict.fromkeys(numbers, np.float64) | {"is_pulse": bool, "num_replicas": "Int32"}
+    return pd.DataFrame(map(_return, looks.values()), columns=RETURN_COLUMNS).astype(kinds)
 
 
-def _return(group: pd.DataFrame) -> dict[str, object]:
-    first = group.iloc[0]
-    last = first["last_swap_epoch"]
+def _return(looks: list[dict[Hashable, Any]]) -> dict[str, Any]:
+    first = looks[0]
     functions = [phase.partition(":")[2] for phase in first["schedule"].split()]
-    row: dict[str, object] = {c: first[c] for c in RETURN_COLUMNS if c in group and c not in ("num_replicas", "reason")}
+    row = {c: first[c] for c in RETURN_COLUMNS if c in first and c not in ("num_replicas", "reason")}
     row |= {"is_pulse": len(functions) == 3 and functions[0] == functions[-1], "statement": "undecided", "reason": ""}
     row["estimator"] = f"{first['estimator'].partition(';')[0]} of the same seeds; change: mean over seeds, {CONFIDENCE:.0%} t interval"
-    when = {
-        "before": group[(group["moment"] == "before_swap") & (group["epoch"] == first["swap_epoch"])],
-        "after_swap": group[(group["moment"] == "after_swap") & (group["epoch"] == last)],
-        "end": group[group["moment"] == "end"],
-    }
-    for name, look in when.items():
-        row[f"distance_{name}"] = float(look["control_same_seed"].iloc[0]) if len(look) else np.nan
-    missing = [name for name in ("after_swap", "end") if not np.isfinite(row[f"distance_{name}"])]  # type: ignore[call-overload]
-    if missing:
-        look = when[missing[0]]
-        return row | {"reason": str(look["reason"].iloc[0]) if len(look) else f"probes.moments leaves out {missing[0]}"}
-    at_swap, at_end = (np.array(when[name]["control_by_replica"].iloc[0], dtype=np.float64) for name in ("after_swap", "end"))
-    change = (at_end - at_swap)[np.isfinite(at_end - at_swap)]
+    when = {"before_swap": first["swap_epoch"], "after_swap": first["last_swap_epoch"], "end": None}
+    found = {name: next((x for x in looks if x["moment"] == name and epoch in (None, x["epoch"])), None) for name, epoch in when.items()}
+    for name, column in (("before_swap", "distance_before"), ("after_swap", "distance_after_swap"), ("end", "distance_end")):
+        look = found[name]
+        row[column] = np.nan if look is None else look["control_same_seed"]
+    at_swap, at_end = found["after_swap"], found["end"]
+    if at_swap is None or at_end is None:
+        return row | {"reason": f"probes.moments leaves out {'after_swap' if at_swap is None else 'end'}"}
+    if at_swap["reason"] or at_end["reason"]:
+        return row | {"reason": at_swap["reason"] or at_end["reason"]}
+    change = np.array(at_end["control_by_replica"], np.float64) - np.array(at_swap["control_by_replica"], np.float64)
+    change = change[np.isfinite(change)]
     row["num_replicas"] = m = len(change)
     if m < 3:
         return row | {"reason": f"{m} replicas, fewer than 3"}
     reach = float(student.ppf((1 + CONFIDENCE) / 2, m - 1))
-    half = reach * float(change.std(ddof=1)) / np.sqrt(m)
-    row |= {"change": float(change.mean()), "change_low": float(change.mean()) - half, "change_high": float(change.mean()) + half}
-    ratio, error = float(when["end"]["control_ratio"].iloc[0]), float(when["end"]["control_ratio_se"].iloc[0])
-    row |= {"ratio_end": ratio, "ratio_end_low": ratio - reach * error, "ratio_end_high": ratio + reach * error}
-    if float(change.mean()) + half < 0:
-        return row | {"statement": "approaching"}
-    return row | ({"statement": "departing"} if float(change.mean()) - half > 0 else {"reason": "the interval of the change includes 0"})
+    mean, half = float(change.mean()), reach * float(change.std(ddof=1)) / np.sqrt(m)
+    ratio, error = at_end["control_ratio"], reach * at_end["control_ratio_se"]
+    row |= {"change": mean, "change_low": mean - half, "change_high": mean + half}
+    row |= {"ratio_end": ratio, "ratio_end_low": ratio - error, "ratio_end_high": ratio + error}
+    if abs(mean) > half:
+        return row | {"statement": "approaching" if mean < 0 else "departing"}
+    return row | {"reason": "the interval of the change includes 0"}

@@ -81,15 +81,16 @@ def _recovery_line(recovered: pd.DataFrame) -> str:
         "" if costly.empty else f", the median after {np.median(back):g} epochs" if np.isfinite(np.median(back)) else ", the median never"
     )
     behind = (known["statement"] == "behind").sum()
+    num_back = int(np.isfinite(back).sum())
     return (
-        f"Recovery: the first swap costs accuracy at 0 steps in {len(costly)} of {len(known)} stressed families; "
-        f"{np.isfinite(back).sum()} of these are as accurate as before within training{median}; {behind} of {len(known)} end behind their control (95 % intervals)."
+        f"Recovery: the first swap costs accuracy at 0 steps in {len(costly)} of {len(known)} stressed families; {num_back} of these are "
+        f"as accurate as before within training{median}; {behind} of {len(known)} end behind their control (95 % intervals)."
     )
 
 
 def _return_line(found: pd.DataFrame) -> list[str]:
     said = []
-    for name, rows in (("pulses", found[found["is_pulse"]]), ("swaps that last", found[~found["is_pulse"].astype(bool)])):
+    for name, rows in (("pulses", found[found["is_pulse"]]), ("swaps that last", found[~found["is_pulse"]])):
         known = rows[rows["change"].notna()]
         if known.empty:
             continue

@@ -34,7 +34,10 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | N
     shown = [(whole, "gap_accuracy", "gap: train minus test accuracy", "all layers")]
     shown += [(looks[looks["layer"] == layer], "spread", f"spread: {MEASURES[measure].spread_title}", layer) for layer in layers]
     for panel, (rows, column, label, title) in zip(axes, shown, strict=True):
-        _over_epochs(panel, rows[rows["swap_epoch"].isna()], column, "#000000", "o", -0.06)
+        before = (rows["moment"] == "before_swap").to_numpy()  # what a family was before its swap is its control
+        controls = rows[rows["swap_epoch"].isna() | before]
+        controls = controls.assign(trial=controls["control"]).drop_duplicates(["trial", "epoch"])
+        _over_epochs(panel, controls, column, "#000000", "o", -0.06)
         for index, epoch in enumerate(swap_epochs):
             colour, marker = _look(index)
             panel.axvline(epoch, color=colour, linewidth=0.8, linestyle=":", zorder=1)

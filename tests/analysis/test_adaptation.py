@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from analysis import tables
+from analysis.__main__ import analyse
 from analysis.adaptation import accuracies, adaptation, last_swap_epoch, returns
 from analysis.measures.ordination import Ordination
 from analysis.measures.similarity import MEASURES
@@ -228,6 +230,27 @@ def test_rates_need_times_and_say_which(make):
     answer = associations(many, many[["trial"]].drop_duplicates().assign(gap_accuracy=0.1, gap_cross_entropy=0.1, test_error=0.1))
     assert set(answer["statement"]) == {"undecided"}
     assert answer["reason"].str.contains("2 families with a rate, fewer than 5").all()
+
+
+def test_the_analysis_asks_where_it_can(make, capsys):
+    """Tables, figure and lines; the same bytes again; every figure of the tables has its estimator and n."""
+    store = make([4, 6])
+    options = {"num_permutations": 99, "num_dispersion_permutations": 9}
+    found = analyse(store, **options, console=Console(width=2000))
+    names = ("adaptation", "recovery", "returns", "restoring", "restoring_association")
+    assert {f"analysis/{name}.parquet" for name in names} | {"figures/after_swap.png"} <= set(found.files)
+    before = {file: store.read(file) for file in found.files}
+    out = capsys.readouterr().out
+    for part in ("costs accuracy at 0 steps in 2 of 2", "pulses (1 families): block1 1/0/0", "swaps that last (1 families): block1 0/1/0"):
+        assert part in out
+    assert "Restoring rate, coordinates: undecided: 0 families with a rate" in out
+    for name in names:
+        table = pd.read_parquet(store.path(f"analysis/{name}.parquet"))
+        assert "estimator" in table
+        assert {"num_replicas", "num_families"} & set(table)
+    analyse(store, **options)
+    assert {file: store.read(file) for file in found.files} == before
+    assert store.read("report.html").decode().count("data:image/png;base64,") == sum(file.endswith(".png") for file in found.files)
 
 
 @pytest.mark.parametrize(("sign", "statement"), [(-1, "lost"), (1, "gained"), (0, "no effect")])

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from analysis import asymptotics as module
 from analysis import tables
+from analysis.__main__ import analyse
 from analysis.asymptotics import Axis, asymptotics, find_axes, sentences, state
 from analysis.measures.power_law import EXPONENTS, fit
 from analysis.storage import Store
@@ -148,6 +150,14 @@ def test_from_tables_to_statements(tmp_path, write):
     assert len(sentences(fits)) == 2
     again, _ = asymptotics(store, num_bootstrap=200)
     pd.testing.assert_frame_equal(fits, again)
+
+
+def test_the_analysis_says_so(tmp_path, write, capsys):
+    store = Store(tmp_path)
+    with_sizes(store, write, [50, 100, 200, 400], num_samples=20)
+    found = analyse(store, num_permutations=99, num_dispersion_permutations=9, console=Console(width=2000))
+    assert {"analysis/asymptotics.parquet", "analysis/asymptotics_spread.parquet", "figures/spread_over_train_size.png"} <= set(found.files)
+    assert "Asymptotics over data.train_size, controls (2 families of 4 replicas at 4 sizes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
