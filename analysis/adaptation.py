@@ -88,7 +88,7 @@ def last_swap_epoch(schedule: str) -> int | None:
 
 
 def accuracies(store: Store, trials: Sequence[str]) -> pd.DataFrame:
-    """Per family and evaluation (`epoch`, `moment`: epoch or after_swap): `test` accuracy and `gap` as lists `[replica]`, in their order."""
+    """Per family and evaluation (`epoch`, `moment`: epoch or after_swap): `test` accuracy and `gap`, lists `[replica]` in their order."""
     columns = ["trial", "epoch", "moment", "replica", "split", "accuracy"]
     rows = tables.read(store, "epochs", columns, [t for t in trials if t in set(tables.names(store, "epochs"))])
     wide = rows[rows["split"] != "val"].set_index(columns[:-1])["accuracy"].unstack("split")

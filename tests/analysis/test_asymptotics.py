@@ -71,7 +71,7 @@ def test_intervals_cover_the_truth():
     rows = [fitted(seed, limit + a * (SIZES / 64) ** -b, 0.02) for seed in range(200)]
     covered = {name: np.mean([r[f"{name}_low"] <= truth <= r[f"{name}_high"] for r in rows]) for name, truth in
                (("s_inf", limit), ("a", a), ("b", b), ("share", limit / (limit + a)))}  # fmt: skip
-    assert min(covered.values()) >= 0.90, covered  # nominal 0.95; percentiles over 8 seeds and 8 families fall a little short
+    assert min(covered.values()) >= 0.93, covered  # nominal 0.95; resampling seeds and families makes them wide, 0.98 to 1 here
     assert np.mean([r["s_inf_high"] - r["s_inf_low"] for r in rows]) < 0.3  # and not by saying nothing
 
 
