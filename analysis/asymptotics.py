@@ -49,7 +49,8 @@ def asymptotics(
 
     Weighted least squares on the group's mean spread at each size, weights from the bootstrap's variances. Intervals are percentiles
     over a bootstrap that resamples seeds (jointly in all families and at all sizes, which share them; pairs of a seed with itself left
-    out) and units (a family at all its sizes), which makes them wide rather than narrow. `share` is s_inf over the spread at the smallest size, within each resample.
+    out) and units (a family at all its sizes), which makes them wide rather than narrow. `share` is s_inf over the spread at the smallest
+    size, within each resample.
 
     The statement is converging where the spread falls (interval of `change` below 0) and the interval of `share` lies below
     CONVERGED_SHARE; not converging where that interval lies above it, or the spread rises; else undecided, with the reason. Layers
