@@ -17,15 +17,19 @@ import pandas as pd
 from scipy.stats import t as student
 
 from analysis import tables
-from analysis.akp import CONFIDENCE, FAMILY_COLUMNS, PRIMARY_MEASURE, divergence_epochs, families
+from analysis.akp import CONFIDENCE, PRIMARY_MEASURE, divergence_epochs, families
 from analysis.measures.dispersion import spread
 from analysis.measures.similarity import MEASURES, Measure
 from analysis.storage import Store
 
 # Each `epochs` row and each look at the activations stands for one of these, in order of time.
 ORDER = ("init", "epoch", "before_swap", "after_swap", "end")
+FAMILY = [
+    "trial", "schedule", "control", "swapped", "num_swaps", "swap_epoch", "last_swap_epoch", "first_activation", "first_loss",
+    "last_activation", "last_loss",
+]  # fmt: skip
 COLUMNS = [
-    *FAMILY_COLUMNS, "control", "num_swaps", "last_swap_epoch", "moment", "epoch", "epochs_since_swap", "layer", "measure",
+    *FAMILY, "moment", "epoch", "epochs_since_swap", "layer", "measure",
     "spread", "spread_se", "control_same_seed", "control_same_seed_se", "control_other_seeds", "control_other_seeds_se",
     "control_ratio", "control_ratio_se", "control_by_replica", "gap_accuracy", "gap_accuracy_se", "test_accuracy", "test_accuracy_se",
     "num_replicas", "num_dropped", "reason", "estimator",
@@ -54,7 +58,7 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
     rows = []
     for control, group in trials.groupby("control", sort=True):
         known = _control_looks(store, str(control), group)
-        for family in group[[*FAMILY_COLUMNS, "control", "num_swaps", "last_swap_epoch"]].to_dict("records"):
+        for family in group[FAMILY].to_dict("records"):
             mine = evaluations[family["trial"]]
             present = diverged_at[family["trial"]]
             rows += [

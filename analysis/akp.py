@@ -52,13 +52,13 @@ def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
     if only is not None:
         trials = trials[trials["trial"].isin(list(only))]
     elif len(trials):
-        keys = varied(store)
+        keys = varied_keys(store)
         setups = trials["recipe"].map(lambda recipe: setup(json.loads(recipe), keys)) + ("" if keys else trials["base"])
         trials = trials[setups == setups.value_counts().sort_index().idxmax()]
     return trials.sort_values("trial", ignore_index=True)
 
 
-def varied(store: Store) -> list[str]:
+def varied_keys(store: Store) -> list[str]:
     """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate."""
     if not store.exists("sweep.yaml"):
         return []

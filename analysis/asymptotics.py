@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import tables
-from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, divergence_epochs, families, setup, varied
+from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, divergence_epochs, families, setup, varied_keys
 from analysis.measures.power_law import EXPONENTS, fit
 from analysis.measures.similarity import MEASURES
 from analysis.storage import Store
@@ -86,7 +86,7 @@ SPREAD_COLUMNS = [*_NAMES, "size", "spread", "spread_low", "spread_high", "width
 
 def find_axes(store: Store, only: Collection[str] | None = None) -> list[Axis]:
     """The axes of sizes that the sweep in this folder varied."""
-    keys = [key for key in varied(store) if key in AXES]
+    keys = [key for key in varied_keys(store) if key in AXES]
     trials = families(store, only) if keys else pd.DataFrame()
     recipes = [json.loads(recipe) for recipe in trials["recipe"]] if len(trials) else []
     found = []
