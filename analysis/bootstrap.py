@@ -1,7 +1,8 @@
 """Intervals by a nested bootstrap: controls are drawn with replacement, then lines of families within each, then its replicas.
 
 Each level is drawn as it was made: families of a control share its replicas' early training, so the replicas of a control are drawn
-once for all of its families. Pairs of a replica with itself, which a draw with replacement makes, are dropped: their distance of 0 is no spread.
+once for all of its families. Pairs of a replica with itself, which a draw with replacement makes, are dropped: their distance of 0 is
+no spread.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Resampling:
             chosen = np.tile(items, (len(row), 1))
             for grid in design.classes if design.scheme != BETWEEN else ():
                 if grid[0, 0] in items:
-                    lines = grid[generator.integers(len(grid), size=(len(row), len(grid)))].reshape(len(row), -1)
+                    lines = grid[generator.integers(len(grid), size=(len(row), len(grid)))].reshape(len(row), grid.size)
                     chosen[:, np.searchsorted(items, grid.ravel())] = lines
             families = np.flatnonzero(design.members[items].any(axis=0))
             replicas = generator.multinomial(num_replicas, np.full(num_replicas, 1 / num_replicas), size=len(row)).astype(np.float64)

@@ -73,9 +73,10 @@ def compare_networks(
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=columns)
     texts = {"measure", "moment", "layer", "rule", "predictor", "verdict", "reason", "scheme", "estimator"}
-    return table.astype({column: np.float64 for column in columns if column not in texts}).fillna(dict.fromkeys(texts & set(columns), ""))
+    empty = {name: "" if name in texts else np.nan for name in columns}
+    kinds: dict[str, Any] = {name: "str" if name in texts else np.float64 for name in columns}
+    return pd.DataFrame([empty | row for row in rows], columns=columns).astype(kinds)
 
 
 def _layers(store: Store, trials: Sequence[str]) -> list[str]:

@@ -193,7 +193,8 @@ def _happy(rows: pd.DataFrame) -> str:
         f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, bias-adjusted, differences "
         f"between families included; effect is Hedges' g; intervals from {number(row['num_bootstrap'])} resamples of controls, then "
         f"families. p: PERMDISP's distances after what blocks and last functions share is taken out of the networks, "
-        f"{number(row['num_permutations'])} exchanges of lines within controls, max-T over layers; p (location): partial PERMANOVA under the same exchanges."
+        f"{number(row['num_permutations'])} exchanges of lines within controls, max-T over layers; p (location): partial "
+        "PERMANOVA under the same exchanges."
     )
     return _table(
         pd.DataFrame(

@@ -3,10 +3,11 @@
     python benchmarks/false_positives.py                 # 500 null sweeps and the power at stated effects: minutes
     python benchmarks/false_positives.py --sweeps 60     # a look
 
-Each sweep has the tree of the recipe `cells`: 6 controls (3 activations x 2 losses), and from each the 5 other pairs of functions at 4 swap
-epochs, 6 replicas. Spread and gap get effects of their own, independent of each other, from everything that families share: the control,
-the shared replicas up to the swap, the functions at the end, the line (control and functions at the end), and noise that differs by functions.
-Networks are points, `[layer, replica, dimension]`, that walk together until the swap. Some families fail, some replicas diverge.
+Each sweep has the tree of the recipe `cells`: 6 controls (3 activations x 2 losses), and from each the 5 other pairs of functions at 4
+swap epochs, 6 replicas. Spread and gap get effects of their own, independent of each other, from everything that families share: the
+control, the shared replicas up to the swap, the functions at the end, the line (control and functions at the end), and noise that differs
+by functions. Networks are points, `[layer, replica, dimension]`, that walk together until the swap. Some families fail, some replicas
+diverge, and what is shared moves networks apart in location, too.
 The exit code is 1 where the analysis's false positives over all layers leave 2 to 8 %.
 """
 
