@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import tables
-from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, divergence_epochs, families, setup, varied_keys
+from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, divergence_epochs, families
 from analysis.measures.power_law import EXPONENTS, fit
 from analysis.measures.similarity import MEASURES
+from analysis.spreads import base_recipe, setup, varied_keys
 from analysis.storage import Store
 
 AXES = ("data.train_size", "model.widths")
@@ -118,13 +119,13 @@ def _train_sizes(store: Store, trials: pd.DataFrame, recipes: list[dict[str, Any
     """Training samples of each family: as asked for, else all that its data have."""
     samples = tables.read(store, "samples", ["dataset", "split"])
     whole = samples[samples["split"] == "train"].groupby("dataset").size()
-    asked = [(recipe.get("data") or {}).get("train_size") for recipe in recipes]
+    asked = [base_recipe(recipe)["data"].get("train_size") for recipe in recipes]
     return [whole.get(dataset, np.nan) if size is None else size for dataset, size in zip(trials["dataset"], asked, strict=True)]
 
 
 def _width_sizes(recipes: list[dict[str, Any]]) -> list[float]:
     """The geometric mean of each family's widths; NaN for all unless every list is a multiple of every other."""
-    lists = [((recipe.get("base") or {}).get("model") or {}).get("widths") or [] for recipe in recipes]
+    lists = [base_recipe(recipe).get("model", {}).get("widths") or [] for recipe in recipes]
     if not all(lists) or len({len(widths) for widths in lists}) > 1:
         return [np.nan] * len(lists)
     log = np.log(np.array(lists, dtype=np.float64))

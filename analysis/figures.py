@@ -156,7 +156,7 @@ def _answer(row: pd.Series) -> str:
     if not np.isfinite(row["rho"]):
         return f"{row['layer']}: {row['verdict']}\n{row['reason']}"
     interval = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
-    return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_holm']:.2g} (Holm), n = {row['num_families']}"
+    return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_adjusted']:.2g}, n = {row['num_families']}"
 
 
 def panels(num_panels: int) -> tuple[Figure, list[Axes]]:
