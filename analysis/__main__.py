@@ -13,11 +13,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import figures, report, tables
+from analysis import change, figures, report, tables
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
-from analysis.happiness import happy_unhappy
+from analysis.baselines import baselines
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import MEASURES
+from analysis.networks import compare_networks
+from analysis.predictors import partials, predictors
 from analysis.storage import Store
 
 
@@ -44,24 +46,45 @@ def analyse(
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures, only)
+    spread_table = spreads(store, measures, only, seed=seed)
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
-    happy = happy_unhappy(store, gap_table, measures, only=only, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed)
+    happy, annak = compare_networks(
+        store, gap_table, measures, only=only, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed
+    )
+    baseline_table = baselines(store, spread_table["trial"].unique())
+    predicted = predictors(store, spread_table, gap_table, baseline_table)
+    partial_table = partials(spread_table, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
-    drawn = _draw(spread_table, gap_table, association)
+    changes = (
+        change.after_swap(store, gap_table, only, alpha=alpha, num_permutations=num_permutations, seed=seed),
+        change.over_sizes(store, only, seed=seed),
+    )
+    drawn = _draw(spread_table, gap_table, association) | changes[0].figures | changes[1].figures
     written = []
-    for title, table in (("spread", spread_table), ("association", association), ("happy_unhappy", happy)):
+    found = {
+        "spread": spread_table,
+        "association": association,
+        "happy_unhappy": happy,
+        "annak": annak,
+        "predictors": predicted,
+        "partial": partial_table,
+        **changes[0].tables,
+        **changes[1].tables,
+    }
+    for title, table in found.items():
         written.append(f"analysis/{title}.parquet")
         store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
     for title, (png, _) in drawn.items():
         written.append(f"figures/{title}.png")
         store.write(written[-1], png)
-    page = report.render(name or _shown(store), (answer, other), trials, spread_table, gap_table, association, happy, drawn)
+    page = report.render(
+        name or _shown(store), (answer, other), trials, spread_table, gap_table, association, happy, annak, predicted, partial_table, drawn
+    )
     written.append("report.html")
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, association, happy, (answer, other), _shown(store))
+        _print(console, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
     return answer
 
 
@@ -69,9 +92,9 @@ def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.D
     found = {
         "gap_against_spread": (
             figures.gap_against_spread(spread_table, gap_table, association),
-            "Generalization gap against spread at the end of training, per layer. ρ is Spearman's correlation over "
-            "families with its 95 % bootstrap interval; p is two-sided from permutations, Holm-adjusted over "
-            "layers; n counts families.",
+            "Generalization gap against spread at the end of training, per layer. ρ is the correlation of aligned ranks (means of the "
+            "block and of the last functions taken out) with its 95 % bootstrap interval over controls, lines and replicas; p is two-sided "
+            "from restricted permutations, adjusted over layers by max-T; n counts the families compared. The points are not aligned.",
         ),
         "spread_by_moment": (
             figures.spread_by_moment(spread_table),
@@ -102,7 +125,7 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
         return
     table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for column in ("happy", "unhappy", "difference [95 %]", "p Holm", "families"):
+    for column in ("happy", "unhappy", "difference [95 %]", "p aligned", "p location", "families"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
@@ -110,32 +133,38 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
             report.number(row["dispersion_happy"]),
             report.number(row["dispersion_unhappy"]),
             _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
-            report.number(row["p_holm"], 2),
+            report.number(row["p_adjusted"], 2),
+            report.number(row["p_location_adjusted"], 2),
             f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
 
 
-def _print(console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str) -> None:
+def _print(
+    console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str, lines: Sequence[str]
+) -> None:
     """Both readings of "badly": the gap, on which the verdict was declared, and beside it the test error."""
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
     n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
-    table = Table(title=f"Spread at the {PRIMARY_MOMENT}: Spearman's rho over {' to '.join(n)} families", box=None, pad_edge=False)
+    title = f"Spread at the {PRIMARY_MOMENT}: correlation of aligned ranks over {' to '.join(n)} families; p by max-T over layers"
+    table = Table(title=title, box=None, pad_edge=False)
     for column in ("measure", "layer"):
         table.add_column(column, no_wrap=True)
     for predictor in shown:
         table.add_column(f"{predictor} [95 %]", justify="right", no_wrap=True)
-        table.add_column("p Holm", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
     for (measure, layer), group in rows.groupby(["measure", "layer"], sort=False):
         cells = [str(measure), str(layer)]
         for _, row in group.set_index("predictor").loc[list(shown)].iterrows():
-            cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_holm"], 2)]
+            cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
         table.add_row(*cells)
     console.print(table)
     _print_happy(console, happy)
     for answer in answers:
         console.print(answer.text, markup=False, highlight=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
     for file in answers[0].files:
         console.print(f"  {root}/{file}", markup=False, highlight=False, soft_wrap=True)
 

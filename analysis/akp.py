@@ -2,147 +2,93 @@
 
 Tables in, tables out. The primary question is declared before any data are seen: measure cka, moment end, predictor
 gap_accuracy. Everything else is exploratory. Random draws are seeded, and the seed is a column of what they produced.
+`exchange.py` says which families are compared with which, and `ranks.py` how.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
+from scipy.stats import kendalltau
 
-from analysis import tables
-from analysis.measures.dispersion import Spread, spread
+from analysis.bootstrap import Levels, Resampling, interval
+from analysis.exchange import WITHIN, Design, design
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
-from analysis.statistics import bootstrap_spearman, holm, permutation_p, permutations, resamples, spearman, spearman_within
-from analysis.storage import Store
+from analysis.ranks import aligned_ranks, associate, kendall_within, permuted_ranks
+from analysis.spreads import CONFIDENCE, FAMILY_COLUMNS, at_first_swap, divergence_epochs, families, spreads
+from analysis.statistics import permutation_p, spearman
+from analysis.verdict import BOUND, MIN_FAMILIES, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, verdict
 
-PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR = "cka", "end", "gap_accuracy"
-# The other reading of "generalizes badly"; told beside the verdict because the two can disagree.
-SECONDARY_PREDICTOR = "test_error"
-# Below this, not even a perfect order of the families reaches p = 0.05 (two-sided, n = 4: 2/24).
-MIN_FAMILIES = 5
-CONFIDENCE = 0.95
-FAMILY_COLUMNS = [
-    "trial",
-    "schedule",
-    "swapped",
-    "swap_epoch",
-    "first_activation",
-    "first_loss",
-    "last_activation",
-    "last_loss",
-]
-SHARED = "families with the same history before this moment share one spread: ties, and p is smaller than independent families would give"
+__all__ = [
+    "BOUND", "CONFIDENCE", "FAMILY_COLUMNS", "MIN_FAMILIES", "PRIMARY_MEASURE", "PRIMARY_MOMENT", "PRIMARY_PREDICTOR",
+    "SECONDARY_PREDICTOR", "Verdict", "associations", "at_first_swap", "divergence_epochs", "families", "spreads", "verdict",
+]  # fmt: skip
 
-
-def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
-    """The trials to compare: done, with activations, and in `only` (default: of the most frequent base recipe and probes).
-
-    So no schedule is counted twice, however often the folder was used. Base recipes that differ only in what the sweep varies are one.
-    """
-    trials = tables.read(store, "trials")
-    trials = trials[(trials["status"] == "done") & trials["trial"].isin(tables.names(store, "activations"))]
-    if only is not None:
-        trials = trials[trials["trial"].isin(list(only))]
-    elif len(trials):
-        varied = _varied(store)
-        setup = trials["recipe"].map(lambda recipe: _setup(json.loads(recipe), varied)) + ("" if varied else trials["base"])
-        trials = trials[setup == setup.value_counts().sort_index().idxmax()]
-    return trials.sort_values("trial", ignore_index=True)
+NUMBERS = [
+    "rho", "rho_low", "rho_high", "p", "p_adjusted", "detectable_rho", "rho_weighted", "p_weighted", "tau", "p_tau",
+    "rho_blocks", "p_blocks", "rho_all", "tau_all",
+]  # fmt: skip
+COUNTS = ["num_families", "num_alone", "num_blocks", "num_lines", "num_controls", "num_dropped", "num_distinct_spreads"]
+COLUMNS = [
+    "measure", "moment", "epoch", "layer", "predictor", *NUMBERS, "families_needed", *COUNTS, "min_replicas", "max_replicas", "verdict",
+    "reason", "scheme", "estimator", "alpha", "bound", "num_permutations", "num_bootstrap", "seed",
+]  # fmt: skip
 
 
-def _varied(store: Store) -> list[str]:
-    """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate."""
-    if not store.exists("sweep.yaml"):
-        return []
-    sweep = yaml.safe_load(store.read("sweep.yaml"))
-    return list(((sweep or {}).get("space") or {}).get("recipe") or {})
+class Comparison:
+    """One set of families: its design, and what all measures and layers share of its permutations and resamples."""
+
+    def __init__(self, rows: pd.DataFrame, num_permutations: int, num_bootstrap: int, seed: int) -> None:
+        self.rows = rows
+        self.design: Design = design(rows)
+        if self.design.reason:
+            return
+        self.align = self.design.aligner()
+        self.blocks = self.design.aligner(functions=False)
+        generator = np.random.default_rng([seed, len(rows)])
+        self.orders = self.design.orders(num_permutations, generator)
+        self._bootstrap = num_bootstrap, [seed, len(rows), 1]
+        self._of: dict[str, tuple[np.ndarray, ...]] = {}
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        num_bootstrap, seed = self._bootstrap
+        return Resampling(self.design, _num_replicas(self.rows), num_bootstrap, np.random.default_rng(seed))
+
+    def predictor(self, name: str) -> tuple[np.ndarray, ...]:
+        """Of a predictor: items, aligned ranks, those permuted, the same with the last functions left in, and those resampled."""
+        if name not in self._of:
+            items = self.design.items(self.rows[name].to_numpy(np.float64))
+            ranks, plain = aligned_ranks(items, self.align), aligned_ranks(items, self.blocks)
+            self._of[name] = (
+                items,
+                ranks,
+                permuted_ranks(ranks, self.align, self.orders),
+                plain,
+                permuted_ranks(plain, self.blocks, self.orders),
+                self.resampling.ranks(_levels(self.rows, name, f"{name}_values")),
+            )
+        return self._of[name]
 
 
-def _setup(recipe: dict[str, Any], varied: Sequence[str]) -> str:
-    """What the families of one sweep have in common: probes, and the base recipe without what is varied."""
-    base = recipe.get("base") or {}
-    for key in varied:
-        section, _, name = key.partition(".")
-        base.get(section, {}).pop(name, None)
-    return json.dumps([recipe.get("probes"), base if varied else None], sort_keys=True)
+def _num_replicas(rows: pd.DataFrame) -> int:
+    if "pairs" not in rows:
+        return 1
+    num_pairs = max(map(len, rows["pairs"]))
+    return round((1 + math.sqrt(1 + 8 * num_pairs)) / 2)
 
 
-def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per family, the epoch `[replica]` at which each replica diverged; infinity if it never did."""
-    replicas = tables.read(store, "replicas", ["trial", "replica", "diverged_at"], only=trials)
-    replicas = replicas.sort_values(["trial", "replica"])
-    return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
-
-
-def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Collection[str] | None = None) -> pd.DataFrame:
-    """The spread of every family, per moment, epoch, layer and measure.
-
-    Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
-    dropped and counted. Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
-    over replicas), mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features),
-    estimator.
-    """
-    trials = families(store, only)
-    diverged_at = divergence_epochs(store, trials["trial"].tolist())
-    rows = []
-    seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
-    for family in trials[FAMILY_COLUMNS].to_dict("records"):
-        for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
-            present = diverged_at[family["trial"]] > epoch
-            digest = hashlib.sha256(X.tobytes()).digest()
-            for name in measures:
-                measure, key = MEASURES[name], (name, digest, present.tobytes())
-                if key not in seen:
-                    seen[key] = spread(measure.distances_of(X, present))
-                found = seen[key]
-                rows.append(
-                    family
-                    | {
-                        "moment": moment,
-                        "epoch": epoch,
-                        "layer": layer,
-                        "measure": name,
-                        "spread": found.spread,
-                        "spread_se": found.spread_se,
-                        "mean_distance": found.mean_distance,
-                        "num_replicas": found.num_replicas,
-                        "num_dropped": found.num_dropped,
-                        "num_samples": X.shape[1],
-                        "width": X.shape[2],
-                        "estimator": f"{measure.spread_title}; standard error by jackknife over replicas",
-                    }
-                )
-    columns = [
-        *FAMILY_COLUMNS,
-        "moment",
-        "epoch",
-        "layer",
-        "measure",
-        "spread",
-        "spread_se",
-        "mean_distance",
-        "num_replicas",
-        "num_dropped",
-        "num_samples",
-        "width",
-        "estimator",
-    ]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"swap_epoch": "Int32", "spread": "float64", "spread_se": "float64"})
-
-
-def at_first_swap(spread_table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one moment each per family: of the moments around swaps, those around the first swap."""
-    around = spread_table["moment"].isin(["before_swap", "after_swap"])
-    return spread_table[~around | (spread_table["epoch"] == spread_table["swap_epoch"]).fillna(False)]
+def _levels(rows: pd.DataFrame, column: str, parts: str) -> Levels:
+    """A number per family with its parts where the table has them and all families have as many."""
+    values = rows[column].to_numpy(np.float64)
+    if "pairs" not in rows or parts not in rows or rows[parts].map(len).nunique() != 1 or rows["pairs"].map(len).nunique() != 1:
+        return Levels(values)
+    return Levels(values, np.stack(rows[parts].tolist()).astype(np.float64))
 
 
 def associations(
@@ -151,166 +97,143 @@ def associations(
     *,
     alpha: float = 0.05,
     num_permutations: int = 9999,
-    num_bootstrap: int = 2000,
+    num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Spearman's rho over families between spread and each predictor, per measure, moment, layer.
+    """Rank association over families of spread with each predictor, per measure, moment, layer.
 
-    `gap_table` is that of `generalization.gaps`. A row has rho, its 95 % percentile interval over bootstrap resamples
-    of families (rho_low, rho_high), the two-sided permutation p, p_holm adjusted over the layers of one (measure,
-    moment, predictor), rho_within and p_within (ranks and permutations within families of the same last activation and
-    loss, which set whole clouds of families apart), num_families, num_dropped (spread or predictor NaN, or another number of
-    samples or features than most), and the verdict at `alpha` on p_holm: AKP (rho > 0), anti-AKP (rho < 0), no effect, or undecided with a
-    reason.
+    `gap_table` is that of `generalization.gaps`. What is compared and exchanged with what is decided by how families share training
+    (`exchange.design`), never by the numbers, and told in `scheme`. A row has
+
+    - rho: the correlation of aligned ranks: means of the block (control, swap epoch) and of the last activation and loss taken out of both;
+      rho_low and rho_high: its 95 % interval from a bootstrap of controls, lines of families, replicas;
+    - p from the restricted permutation of a studentized rho, p_adjusted the same over the layers of one (measure, moment, predictor) by
+      max-T; detectable_rho: what would have been found with 80 % power at alpha over the layers;
+    - rho_weighted, p_weighted: families weighted by the precision of their spread (jackknife); tau, p_tau: Kendall's tau-b over pairs of
+      one block; rho_blocks, p_blocks: the last functions' own effects left in, which p takes as those of other functions than these;
+      rho_all, tau_all: Spearman's and Kendall's over all families, without p, since these are not independent;
+    - the verdict at `alpha` on p_adjusted: AKP (rho > 0), anti-AKP (rho < 0), no effect where the interval lies within +-BOUND, else
+      undecided, with the reason, and with families_needed to detect BOUND with 80 % power;
+    - num_families compared in num_blocks blocks, num_lines lines, num_controls controls; num_alone left out since no other can be
+      exchanged for them; num_dropped (spread or predictor NaN, or another number of samples or features than most).
     """
-    table = at_first_swap(spread_table).merge(gap_table, on="trial", how="inner", suffixes=("", "_gap"))
+    spread_table = at_first_swap(spread_table)
+    table = spread_table.merge(gap_table, on="trial", how="inner", suffixes=("", "_gap"))
     table["at_epoch"] = table["epoch"].where(table["moment"] == "epoch", -1)
-    drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    rows = []
-    for (name, moment, at_epoch, layer), group in table.groupby(["measure", "moment", "at_epoch", "layer"], sort=False):
-        shapes = group[["num_samples", "width"]].apply(tuple, axis=1)
-        alike = shapes == shapes.value_counts().sort_index().idxmax()
-        for predictor in PREDICTORS:
-            kept = group[alike & np.isfinite(group["spread"]) & np.isfinite(group[predictor])].sort_values("trial")
-            x, y, n = kept["spread"].to_numpy(), kept[predictor].to_numpy(), len(kept)
-            reason, rho, p, interval = "", np.nan, np.nan, (np.nan, np.nan)
-            rho_within = p_within = np.nan
-            if n < MIN_FAMILIES:
-                reason = f"{n} families, fewer than {MIN_FAMILIES}"
-            elif np.ptp(x) == 0 or np.ptp(y) == 0:
-                reason = f"{'spread' if np.ptp(x) == 0 else predictor} is the same in all {n} families"
-            else:
-                if n not in drawn:
-                    generator = np.random.default_rng([seed, n])
-                    drawn[n] = permutations(n, num_permutations, generator), resamples(n, num_bootstrap, generator)
-                orders, counts = drawn[n]
-                rho = float(spearman(x, y))
-                p = permutation_p(rho, spearman(x, y, orders))
-                interval = bootstrap_spearman(x, y, counts, CONFIDENCE)
-                strata = (kept["last_activation"] + "/" + kept["last_loss"]).to_numpy()
-                rho_within, p_within = spearman_within(x, y, strata, num_permutations, np.random.default_rng([seed, n, 1]))
-            rows.append(
-                {
+    made: dict[tuple[str, ...], Comparison] = {}
+    rows: list[dict[str, Any]] = []
+    for (name, moment, at_epoch), group in table.groupby(["measure", "moment", "at_epoch"], sort=False):
+        for predictor in (p for p in PREDICTORS if p in gap_table):
+            sets: dict[tuple[str, ...], list[tuple[pd.DataFrame, dict[str, Any]]]] = {}
+            for layer, here in group.groupby("layer", sort=False):
+                shapes = here[["num_samples", "width"]].apply(tuple, axis=1)
+                alike = shapes == shapes.value_counts().sort_index().idxmax()
+                kept = here[alike & np.isfinite(here["spread"]) & np.isfinite(here[predictor])].sort_values("trial", ignore_index=True)
+                row = dict.fromkeys(COLUMNS, np.nan) | {
                     "measure": name,
                     "moment": moment,
                     "epoch": at_epoch if moment == "epoch" else None,
                     "layer": layer,
                     "predictor": predictor,
-                    "rho": rho,
-                    "rho_low": interval[0],
-                    "rho_high": interval[1],
-                    "p": p,
-                    "p_holm": np.nan,
-                    "rho_within": rho_within,
-                    "p_within": p_within,
-                    "num_families": n,
-                    "num_dropped": len(group) - n,
-                    "num_distinct_spreads": len(np.unique(x)),
-                    "min_replicas": kept["num_replicas"].min() if n else 0,
-                    "max_replicas": kept["num_replicas"].max() if n else 0,
+                    **dict.fromkeys(COUNTS, 0),
+                    "num_families": len(kept),
+                    "num_dropped": len(here) - len(kept),
+                    "num_distinct_spreads": kept["spread"].nunique(),
+                    "min_replicas": kept["num_replicas"].min() if len(kept) else 0,
+                    "max_replicas": kept["num_replicas"].max() if len(kept) else 0,
                     "verdict": "undecided",
-                    "reason": reason,
-                    "caveat": SHARED if moment in ("init", "before_swap") else "",
-                    "estimator": f"Spearman rho over families of spread ({MEASURES[str(name)].spread_title}) and mean "
-                    f"{predictor}; two-sided permutation p; percentile bootstrap over families",
+                    "reason": "",
+                    "scheme": "",
+                    "estimator": f"correlation of aligned ranks over families of spread ({MEASURES[str(name)].spread_title}) and mean "
+                    f"{predictor}; two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected "
+                    "percentile bootstrap of controls, lines and replicas",
                     "alpha": alpha,
+                    "bound": BOUND,
                     "num_permutations": num_permutations,
                     "num_bootstrap": num_bootstrap,
                     "seed": seed,
                 }
-            )
-    columns = [
-        "measure",
-        "moment",
-        "epoch",
-        "layer",
-        "predictor",
-        "rho",
-        "rho_low",
-        "rho_high",
-        "p",
-        "p_holm",
-        "rho_within",
-        "p_within",
-        "num_families",
-        "num_dropped",
-        "num_distinct_spreads",
-        "min_replicas",
-        "max_replicas",
-        "verdict",
-        "reason",
-        "caveat",
-        "estimator",
-        "alpha",
-        "num_permutations",
-        "num_bootstrap",
-        "seed",
-    ]
-    found = pd.DataFrame(rows, columns=columns).astype({"epoch": "Int32", **dict.fromkeys(columns[5:12], np.float64)})
-    tests = found.groupby(["measure", "moment", "epoch", "predictor"], dropna=False, sort=False)
-    found["p_holm"] = tests["p"].transform(lambda p: holm(p.to_numpy()))
-    decided = found["p_holm"].notna()
-    significant = found["p_holm"] < alpha
-    found.loc[decided, "verdict"] = "no effect"
-    found.loc[significant & (found["rho"] > 0), "verdict"] = "AKP"
-    found.loc[significant & (found["rho"] < 0), "verdict"] = "anti-AKP"
-    return found
+                rows.append(row)
+                row["reason"] = _untestable(kept, predictor)
+                if not row["reason"]:
+                    sets.setdefault(tuple(kept["trial"]), []).append((kept, row))
+            for trials, layers in sets.items():
+                if trials not in made:
+                    made = dict(list(made.items())[-3:])  # what permutations hold is large, and most measures share one set
+                    made[trials] = Comparison(layers[0][0], num_permutations, num_bootstrap, seed)
+                _compare(made[trials], layers, predictor, len(sets), alpha)
+    found = pd.DataFrame(rows, columns=COLUMNS).astype({"epoch": "Int32", "families_needed": "Int64", **dict.fromkeys(NUMBERS, np.float64)})
+    return found.astype(dict.fromkeys(COUNTS, np.int64))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to the primary question."""
-
-    answer: str  # AKP, anti-AKP, mixed, no effect or undecided
-    text: str  # one sentence with estimator, n and interval
-    num_families: int
-    layer: str | None = None  # the layer of the largest |rho|, which the numbers below belong to
-    rho: float = np.nan
-    rho_low: float = np.nan
-    rho_high: float = np.nan
-    p_holm: float = np.nan
-    files: tuple[str, ...] = ()  # what the analysis wrote
+def _untestable(kept: pd.DataFrame, predictor: str) -> str:
+    n = len(kept)
+    if n < MIN_FAMILIES:
+        return f"{n} families, fewer than {MIN_FAMILIES}"
+    for column in ("spread", predictor):
+        if kept[column].nunique() == 1:
+            return f"{column} is the same in all {n} families"
+    return ""
 
 
-MEANINGS = {
-    "AKP": "families with a larger {badly} are more spread",
-    "anti-AKP": "families with a larger {badly} are less spread",
-    "mixed": "spread rises with the {badly} in some layers and falls with it in others",
-    "no effect": "no layer shows an association of spread with the {badly}",
-}
+def _compare(
+    comparison: Comparison, layers: list[tuple[pd.DataFrame, dict[str, Any]]], predictor: str, num_sets: int, alpha: float
+) -> None:
+    """Fill the rows of the layers that have their numbers from the same families. Layers of other families count as further tests."""
+    plan = comparison.design
+    for kept, row in layers:
+        row |= {"rho_all": float(spearman(kept["spread"].to_numpy(), kept[predictor].to_numpy())), "scheme": plan.scheme}
+        row["tau_all"] = float(kendalltau(kept["spread"], kept[predictor]).statistic)
+        row |= {"reason": plan.reason} | ({} if plan.reason else plan.counts)
+    if plan.reason:
+        return
+    items, ranks, permuted, plain, permuted_plain, resampled = comparison.predictor(predictor)
+    values = plan.items(np.stack([kept["spread"].to_numpy(np.float64) for kept, _ in layers]))
+    x = aligned_ranks(values, comparison.align)
+    found = associate(x, ranks, permuted, plan.lines, alpha)
+    for index, (kept, row) in enumerate(layers):
+        rho = float(found.rho[index])
+        if not np.isfinite(rho):
+            row["reason"] = _nothing(plan, values[index], items, comparison)
+            continue
+        draws = (comparison.resampling.ranks(_levels(kept, "spread", "pairs")) * resampled).sum(axis=1)
+        low, high = interval(rho, draws, CONFIDENCE)
+        p, p_adjusted = float(found.p[index]), min(1.0, float(found.p_adjusted[index]) * num_sets)
+        row |= {"rho": rho, "rho_low": low, "rho_high": high, "p": p, "p_adjusted": p_adjusted}
+        row["detectable_rho"] = float(found.detectable[index])
+        row["families_needed"] = math.ceil(plan.counts["num_families"] * (row["detectable_rho"] / BOUND) ** 2)
+        weighted, null = _weighted(x[index], plan.items(kept["spread_se"].to_numpy(np.float64)), values[index], ranks, permuted, comparison)
+        row |= {"rho_weighted": weighted, "p_weighted": permutation_p(weighted, null)}
+        row["tau"] = float(kendall_within(values[index], items, plan.blocks))
+        row["p_tau"] = permutation_p(row["tau"], kendall_within(values[index], items, plan.blocks, comparison.orders))
+        x_plain = aligned_ranks(values[index], comparison.blocks)
+        row["rho_blocks"] = float(x_plain @ plain)
+        row["p_blocks"] = permutation_p(row["rho_blocks"], permuted_plain @ x_plain)
+        if p_adjusted < alpha:
+            row["verdict"] = "AKP" if rho > 0 else "anti-AKP"
+        elif low > -BOUND and high < BOUND:
+            row["verdict"] = "no effect"
+        else:
+            row["reason"] = f"the interval reaches beyond ±{BOUND:g}; about {row['families_needed']} families would decide"
 
 
-def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Verdict:
-    """The overall answer from the rows of `associations` for the primary measure and moment, and one predictor.
+def _nothing(plan: Design, values: np.ndarray, items: np.ndarray, comparison: Comparison) -> str:
+    """Why alignment leaves nothing of spread or predictor."""
+    if plan.scheme != WITHIN:
+        return "spread or predictor is the same for all controls"
+    blocks = [np.abs(comparison.blocks(row)).max() < 1e-9 * np.ptp(row) for row in (values, items)]
+    if any(blocks):
+        return f"families that continue from the same state have the same {'spread' if blocks[0] else 'predictor'} here"
+    return "the last activation and loss leave nothing to compare"
 
-    AKP or anti-AKP where at least one layer is significant and all significant ones have that sign, mixed where signs
-    disagree, no effect where none is significant, undecided with the reason where no layer could be tested. With another
-    than the primary predictor the text says that the answer is exploratory.
-    """
-    primary = association[
-        (association["measure"] == PRIMARY_MEASURE) & (association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == predictor)
-    ]
-    lead = "Verdict" if predictor == PRIMARY_PREDICTOR else f"Exploratory, by {predictor}"
-    decided = primary[primary["verdict"] != "undecided"]
-    if decided.empty:
-        num_families = int(primary["num_families"].max()) if len(primary) else 0
-        reasons = sorted({reason for reason in primary["reason"] if reason})
-        reason = "; ".join(reasons) or f"no spreads with measure {PRIMARY_MEASURE} at moment {PRIMARY_MOMENT}"
-        return Verdict("undecided", f"{lead}: undecided: {reason}.", num_families)
-    signs = set(decided["verdict"]) & {"AKP", "anti-AKP"}
-    answer = "mixed" if len(signs) == 2 else signs.pop() if signs else "no effect"
-    top = decided.sort_values("rho", key=lambda rho: -rho.abs(), kind="stable").iloc[0]
-    low, high = int(top["min_replicas"]), int(top["max_replicas"])
-    found = decided[decided["verdict"] != "no effect"]
-    significant = ", ".join(f"{layer} ({rho:+.2f})" for layer, rho in zip(found["layer"], found["rho"], strict=True)) or "none"
-    replicas = str(low) if low == high else f"{low} to {high}"
-    within = ", ".join(f"{r.layer} {r.rho_within:+.2f} (p = {r.p_within:.2g})" for r in decided.itertuples())
-    text = (
-        f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Spearman over {top['num_families']} families of {replicas} "
-        f"replicas, between spread ({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest "
-        f"|rho| in layer {top['layer']}, rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}], "
-        f"p = {top['p_holm']:.2g} (permutation, Holm over {len(decided)} layers). Layers significant at {top['alpha']:g}: {significant}. "
-        f"Within families of the same last activation and loss, unadjusted: {within}."
-    )
-    rho, rho_low, rho_high, p_holm = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_holm"))
-    return Verdict(answer, text, int(top["num_families"]), str(top["layer"]), rho, rho_low, rho_high, p_holm)
+
+def _weighted(
+    x: np.ndarray, errors: np.ndarray, values: np.ndarray, y: np.ndarray, permuted: np.ndarray, comparison: Comparison
+) -> tuple[float, np.ndarray]:
+    """Correlation of x with y `[item]` and with y under the null `[permutation]`, weighted by the share of signal in an item's spread."""
+    scale = float(np.mean(comparison.align(values) ** 2))
+    weights = 1 / (1 + np.nan_to_num(errors, nan=np.sqrt(scale)) ** 2 / scale)
+    norms = np.sqrt((permuted**2) @ weights * (weights @ x**2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = float((weights * x) @ y / np.sqrt((weights @ x**2) * (weights @ y**2)))
+        return rho, np.where(norms > 0, permuted @ (weights * x) / np.where(norms > 0, norms, 1.0), 0.0)

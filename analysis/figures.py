@@ -48,8 +48,8 @@ def gap_against_spread(
         (association["measure"] == measure) & (association["moment"] == moment) & (association["predictor"] == predictor)
     ].set_index("layer", drop=False)
     layers = list(dict.fromkeys(table["layer"]))
-    figure, panels = _panels(len(layers))
-    for panel, layer in zip(panels, layers, strict=True):
+    figure, axes = panels(len(layers))
+    for panel, layer in zip(axes, layers, strict=True):
         here = table[table["layer"] == layer]
         for swapped, (_, colour, marker) in SWAPPED.items():
             points = here[here["swapped"] == swapped]
@@ -85,12 +85,12 @@ def gap_against_spread(
         )
         for s in present
     ]
-    _finish(
+    finish(
         figure,
         handles,
         f"Gap against spread, moment {moment}: a point is a family, bars are ±1 standard error over replicas",
     )
-    return _png(figure)
+    return png(figure)
 
 
 def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | None:
@@ -106,8 +106,8 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
     layers = list(dict.fromkeys(table["layer"]))
     swap_epochs = sorted(table["swap_epoch"].unique())
     moments = [moment for moment in MOMENTS if (table["moment"] == moment).any()]
-    figure, panels = _panels(len(layers))
-    for panel, layer in zip(panels, layers, strict=True):
+    figure, axes = panels(len(layers))
+    for panel, layer in zip(axes, layers, strict=True):
         here = table[table["layer"] == layer]
         for index, swap_epoch in enumerate(swap_epochs):
             colour = SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)]
@@ -144,22 +144,22 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
         )
         for i, epoch in enumerate(swap_epochs)
     ]
-    _finish(
+    finish(
         figure,
         handles,
         "Spread of stressed families: thin lines are families, thick ones means ±1 standard error over families",
     )
-    return _png(figure)
+    return png(figure)
 
 
 def _answer(row: pd.Series) -> str:
     if not np.isfinite(row["rho"]):
         return f"{row['layer']}: {row['verdict']}\n{row['reason']}"
     interval = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
-    return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_holm']:.2g} (Holm), n = {row['num_families']}"
+    return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_adjusted']:.2g}, n = {row['num_families']}"
 
 
-def _panels(num_panels: int) -> tuple[Figure, list[Axes]]:
+def panels(num_panels: int) -> tuple[Figure, list[Axes]]:
     num_columns = min(num_panels, 2)
     num_rows = math.ceil(num_panels / num_columns)
     figure = Figure(
@@ -180,7 +180,7 @@ def _panels(num_panels: int) -> tuple[Figure, list[Axes]]:
     return figure, axes[:num_panels]
 
 
-def _finish(figure: Figure, handles: list[Line2D], title: str) -> None:
+def finish(figure: Figure, handles: list[Line2D], title: str) -> None:
     # A narrow figure (one panel) takes the title in two lines; the legend takes as many columns as its longest label leaves room for.
     wide = figure.get_figwidth() > 6
     label_inches = 0.085 * max((len(str(handle.get_label())) for handle in handles), default=1) + 0.6
@@ -194,7 +194,7 @@ def _finish(figure: Figure, handles: list[Line2D], title: str) -> None:
     )
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=150, metadata={"Software": None})
     return sink.getvalue()

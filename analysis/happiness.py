@@ -1,198 +1,193 @@
-"""Are the networks of unhappy families more dispersed than those of happy ones? Tables in, tables out."""
+"""Are the networks of unhappy families more dispersed than those of happy ones, and elsewhere? Distances in, numbers out.
+
+PERMDISP and PERMANOVA with what families share taken out. Where networks lie depends on the control, the swap epoch and the functions at
+the end; groups that hold different shares of these are dispersed differently for no other reason. So the means of blocks and of last
+functions are taken out of the networks' coordinates (of their Gower matrix, no coordinates are needed) before distances to the centroids of
+happy and unhappy are taken, and once more out of these distances, whose ranks are then exchanged within blocks as `exchange.py` says.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import tables
-from analysis.akp import CONFIDENCE, MIN_FAMILIES, PRIMARY_MOMENT, PRIMARY_PREDICTOR, divergence_epochs, families
-from analysis.measures.similarity import MEASURES, Measure
-from analysis.statistics import Permdisp, holm, permdisp
-from analysis.storage import Store
+from analysis.exchange import Aligner, Design, design
+from analysis.permdisp import permdisp
+from analysis.ranks import aligned_ranks, associate, permuted_ranks
+from analysis.statistics import TIE
+from analysis.verdict import MIN_FAMILIES
 
-# Spectra are taken pair by pair: at most so many pairs times squared features, about 1 s of one core.
-MAX_SPECTRAL_WORK = 2e7
+CONFIDENCE = 0.95
 COLUMNS = [
-    "measure",
-    "moment",
-    "layer",
-    "rule",
-    "threshold",
-    "dispersion_happy",
-    "dispersion_unhappy",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "f",
-    "p",
-    "p_holm",
-    "num_families_happy",
-    "num_families_unhappy",
-    "num_networks_happy",
-    "num_networks_unhappy",
-    "num_networks_dropped",
-    "max_replicas",
-    "negative_share",
-    "verdict",
-    "reason",
-    "estimator",
-    "alpha",
-    "num_permutations",
-    "num_bootstrap",
-    "seed",
-]
+    "measure", "moment", "layer", "rule", "threshold", "dispersion_happy", "dispersion_unhappy", "difference", "difference_low",
+    "difference_high", "effect_size", "effect_size_low", "effect_size_high", "f", "rho", "p", "p_adjusted", "r2_location", "p_location",
+    "p_location_adjusted", "num_families_happy", "num_families_unhappy", "num_networks_happy", "num_networks_unhappy",
+    "num_networks_dropped", "num_families_exchanged", "num_controls", "max_replicas", "negative_share", "verdict", "reason", "scheme",
+    "estimator", "alpha", "num_permutations", "num_bootstrap", "seed",
+]  # fmt: skip
+
+Distances = tuple[np.ndarray, np.ndarray]  # D [network, network], and the family [network] that each is of
 
 
-def happy_unhappy(
-    store: Store,
-    gap_table: pd.DataFrame,
-    measures: Sequence[str] = tuple(MEASURES),
+def compare(
+    layers: Mapping[str, Distances],
+    families: pd.DataFrame,
+    unhappy: np.ndarray,
     *,
-    only: Collection[str] | None = None,
     alpha: float = 0.05,
     num_permutations: int = 999,
-    num_bootstrap: int = 2000,
+    num_bootstrap: int = 1000,
     seed: int = 0,
-) -> pd.DataFrame:
-    """PERMDISP between the networks of happy and of unhappy families, per measure and layer, at the end of training.
+) -> dict[str, dict[str, Any]]:
+    """Happy against unhappy families, per layer. `families` as in `exchange.design`, `unhappy [family]` a flag.
 
-    Happy are the families whose mean gap in accuracy lies at or below the median over families, unhappy those above.
-    The dispersion of a group is the mean distance of its networks to their centroid, so it holds the
-    differences between families of a group as well as those between replicas. p permutes the labels of whole families;
-    p_holm adjusts over the layers of a measure; the interval of the difference (unhappy - happy) resamples families
-    within each group, centres kept. The verdict is AKP where p_holm < alpha and the unhappy are more dispersed,
-    anti-AKP where less. A row that cannot be decided gives the reason.
+    dispersion_*: mean distance of a group's networks to their centroid, bias-adjusted; the difference (unhappy - happy) of
+    the means over families, and the same over their pooled standard deviation (Hedges' g), with intervals from a bootstrap of controls,
+    then families; f of the plain PERMDISP over family means. rho, p: aligned rank correlation of distance with being unhappy; r2_location,
+    p_location: share of the aligned families' scatter that being unhappy explains (partial PERMANOVA). Adjusted over layers by max-T. The
+    verdict is AKP where p_adjusted < alpha and rho > 0, anti-AKP where rho < 0, else undecided; no effect is not claimed here.
     """
-    gap = gap_table.set_index("trial")[PRIMARY_PREDICTOR].dropna()
-    trials = [trial for trial in families(store, only)["trial"] if trial in gap.index]
-    gap = gap.reindex(trials)
-    threshold = float(gap.median()) if len(gap) else np.nan
-    rule = f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {len(gap)} families; unhappy: above"
-    group_of = {str(trial): "happy" if value <= threshold else "unhappy" for trial, value in gap.items()}
-    diverged_at = divergence_epochs(store, trials)
-    layers = _layers(store, trials)
-    rows = []
-    for layer in layers:
-        networks, shapes = _networks(store, trials, layer, diverged_at)
-        for name in measures:
-            measure = MEASURES[name]
-            row = dict.fromkeys(COLUMNS, np.nan) | {
-                "measure": name,
-                "moment": PRIMARY_MOMENT,
-                "layer": layer,
-                "rule": rule,
-                "threshold": threshold,
-                "verdict": "undecided",
-                "reason": "",
-                "alpha": alpha,
-                "num_permutations": num_permutations,
-                "num_bootstrap": num_bootstrap,
-                "seed": seed,
-                "estimator": f"PERMDISP, centroid, {measure.title}; F; p by permuting families",
-            }
-            rows.append(row | _compare(measure, networks, shapes, group_of, num_permutations, num_bootstrap, seed))
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    found = found.astype({"p": np.float64, "difference": np.float64})
-    found["p_holm"] = found.groupby("measure")["p"].transform(lambda p: holm(p.to_numpy()))
-    significant = found["p_holm"] < alpha
-    found.loc[found["p_holm"].notna(), "verdict"] = "no effect"
-    found.loc[significant & (found["difference"] > 0), "verdict"] = "AKP"
-    found.loc[significant & (found["difference"] < 0), "verdict"] = "anti-AKP"
-    return found
+    rows: dict[str, dict[str, Any]] = {}
+    sets: dict[tuple[int, ...], list[str]] = {}
+    for layer, (_, of) in layers.items():
+        there = np.unique(of)
+        counts = int((~unhappy[there]).sum()), int(unhappy[there].sum())
+        rows[layer] = {"num_families_happy": counts[0], "num_families_unhappy": counts[1], "verdict": "undecided", "reason": ""}
+        if len(there) < MIN_FAMILIES:
+            rows[layer]["reason"] = f"{len(there)} families, fewer than {MIN_FAMILIES}"
+        elif min(counts) < 2:
+            rows[layer]["reason"] = f"{counts[0]} happy and {counts[1]} unhappy families; each needs 2"
+        else:
+            sets.setdefault(tuple(there), []).append(layer)
+    for present, names in sets.items():
+        index = np.array(present)
+        plan = design(families.iloc[index].reset_index(drop=True))
+        flags = unhappy[index].astype(np.float64)
+        for layer in names:
+            D, owner = layers[layer]
+            rows[layer] |= _described(D, np.searchsorted(index, owner), flags, plan, num_bootstrap, seed)
+        if plan.reason:
+            for layer in names:
+                rows[layer]["reason"] = plan.reason
+            continue
+        found = _tested([(layers[name][0], np.searchsorted(index, layers[name][1])) for name in names], flags, plan, num_permutations, seed)
+        for layer, row in zip(names, found, strict=True):
+            for key in ("p_adjusted", "p_location_adjusted"):
+                row[key] = min(1.0, row[key] * len(sets))
+            rows[layer] |= row
+            if row["p_adjusted"] < alpha:
+                rows[layer]["verdict"] = "AKP" if row["rho"] > 0 else "anti-AKP"
+            elif not np.isfinite(row["p_adjusted"]):
+                rows[layer]["reason"] = "what families share leaves nothing to compare"
+    return rows
 
 
-def _layers(store: Store, trials: Sequence[str]) -> list[str]:
-    """The layers recorded at the end of training, in the order of the first family that has any."""
-    for trial in trials:
-        found = [layer for _, _, layer in tables.read_activations(store, trial, moment=PRIMARY_MOMENT)]
-        if found:
-            return found
-    return []
-
-
-def _networks(
-    store: Store, trials: Sequence[str], layer: str, diverged_at: dict[str, np.ndarray]
-) -> tuple[list[tuple[str, np.ndarray]], Counter[tuple[int, ...]]]:
-    """The (family, representation) of each network that did not diverge, and how often each shape occurs."""
-    networks = []
-    for trial in trials:
-        for (_, epoch, _), X in tables.read_activations(store, trial, moment=PRIMARY_MOMENT, layer=layer).items():
-            networks += [(trial, x) for x, present in zip(X, diverged_at[trial] > epoch, strict=True) if present]
-    return networks, Counter(x.shape for _, x in networks)
-
-
-def _compare(
-    measure: Measure,
-    networks: list[tuple[str, np.ndarray]],
-    shapes: Counter[tuple[int, ...]],
-    group_of: dict[str, str],
-    num_permutations: int,
-    num_bootstrap: int,
-    seed: int,
-) -> dict[str, object]:
-    """The numbers of one row, or the reason why there are none."""
-    prepared = [(trial, measure.prepare(x)) for trial, x in networks if x.shape == shapes.most_common(1)[0][0]]
-    kept = [(trial, factor) for trial, factor in prepared if factor is not None]
-    counts = {group: len({trial for trial, _ in kept if group_of[trial] == group}) for group in ("happy", "unhappy")}
-    row: dict[str, object] = {
-        "num_families_happy": counts["happy"],
-        "num_families_unhappy": counts["unhappy"],
-        "num_networks_dropped": len(networks) - len(kept),
-    }
-    num_families = sum(counts.values())
-    if num_families < MIN_FAMILIES:
-        return row | {"reason": f"{num_families} families, fewer than {MIN_FAMILIES}"}
-    if min(counts.values()) < 2:
-        return row | {"reason": f"{counts['happy']} happy and {counts['unhappy']} unhappy families; each needs 2"}
-    most = max(Counter(trial for trial, _ in kept).values())
-    allowed = most
-    if not measure.euclidean:
-        width = min(shapes.most_common(1)[0][0])
-        allowed = max((r for r in range(1, most + 1) if (num_families * r) ** 2 / 2 * width**2 <= MAX_SPECTRAL_WORK), default=0)
-        if allowed < 2:
-            return row | {"reason": f"skipped: {num_families} families at {width} features are too many pairs of spectra"}
-    taken: Counter[str] = Counter()
-    chosen = []
-    for trial, factor in kept:
-        taken[trial] += 1
-        if taken[trial] <= allowed:
-            chosen.append((trial, factor))
-    units = np.array([trial for trial, _ in chosen])
-    groups = np.array([group_of[trial] for trial in units])
-    generator = np.random.default_rng(seed)
-    result = permdisp(measure.pairwise([factor for _, factor in chosen]), groups, "centroid", num_permutations, generator, units)
-    low, high = _difference_interval(result, units, groups, num_bootstrap, generator)
-    happy, unhappy = result.dispersions
-    return row | {
-        "dispersion_happy": happy,
-        "dispersion_unhappy": unhappy,
-        "difference": unhappy - happy,
-        "difference_low": low,
-        "difference_high": high,
-        "f": result.f,
-        "p": result.p,
-        "num_networks_happy": result.sizes[0],
-        "num_networks_unhappy": result.sizes[1],
-        "max_replicas": allowed,
-        "negative_share": result.negative_share,
-        "reason": "" if np.isfinite(result.p) else "all networks are equal",
+def _described(D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    """Dispersions of the two groups as they are, and how far they are apart."""
+    groups = np.where(flags[owner] > 0, "unhappy", "happy")
+    if not D.any():
+        return {"reason": "all networks are equal"}
+    generator = np.random.default_rng([seed, len(flags), 2])
+    plain = permdisp(D, groups, "centroid", 0, generator, owner, permute="residuals", bias_adjust=True)
+    z = np.bincount(owner, weights=plain.z) / np.bincount(owner)
+    counts = _counts(plan, num_bootstrap, generator)
+    difference, effect = _difference(z, flags, np.ones((1, len(z))))
+    drawn, drawn_effect = _difference(z, flags, counts)
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.nanquantile(drawn, tails)
+    effect_low, effect_high = np.nanquantile(drawn_effect, tails)
+    return {
+        "dispersion_happy": plain.dispersions[0],
+        "dispersion_unhappy": plain.dispersions[1],
+        "difference": float(difference[0]),
+        "difference_low": float(low),
+        "difference_high": float(high),
+        "effect_size": float(effect[0]),
+        "effect_size_low": float(effect_low),
+        "effect_size_high": float(effect_high),
+        "f": plain.f,
+        "num_networks_happy": plain.sizes[0],
+        "num_networks_unhappy": plain.sizes[1],
+        "negative_share": plain.negative_share,
+        "num_families_exchanged": plan.counts["num_families"],
+        "num_controls": plan.counts["num_controls"],
+        "scheme": plan.scheme,
     }
 
 
-def _difference_interval(
-    result: Permdisp, units: np.ndarray, groups: np.ndarray, num_bootstrap: int, generator: np.random.Generator
-) -> tuple[float, float]:
-    """Percentile interval of mean z, unhappy minus happy, whole families resampled within each group."""
-    means = {}
-    for group in ("happy", "unhappy"):
-        _, codes = np.unique(units[groups == group], return_inverse=True)
-        sums, sizes = np.bincount(codes, result.z[groups == group]), np.bincount(codes)
-        drawn = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=num_bootstrap)
-        means[group] = (drawn @ sums) / (drawn @ sizes)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means["unhappy"] - means["happy"], [tail, 1 - tail])
-    return float(low), float(high)
+def _counts(plan: Design, num_bootstrap: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each family is drawn `[resample, family]`: controls with replacement, then as many families of each as it has."""
+    codes = plan.family_controls
+    num = codes.max() + 1
+    controls = generator.multinomial(num, np.full(num, 1 / num), size=num_bootstrap)
+    counts = np.zeros((num_bootstrap, len(codes)))
+    for code in range(num):
+        own = np.flatnonzero(codes == code)
+        counts[:, own] = generator.multinomial(controls[:, code] * len(own), np.full(len(own), 1 / len(own)))
+    return counts
+
+
+def _difference(z: np.ndarray, flags: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of z over unhappy less that over happy families `[resample]`, and Hedges' g; NaN where a group has no family."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n = [counts @ (flags == side) for side in (0, 1)]
+        means = [counts @ (z * (flags == side)) / n[side] for side in (0, 1)]
+        scatter = sum(counts @ (z**2 * (flags == side)) - n[side] * means[side] ** 2 for side in (0, 1))
+        freedom = n[0] + n[1] - 2
+        difference = means[1] - means[0]
+        return difference, difference / np.sqrt(np.maximum(scatter, 0) / freedom) * (1 - 3 / (4 * freedom - 1))
+
+
+def _tested(layers: list[Distances], flags: np.ndarray, plan: Design, num_permutations: int, seed: int) -> list[dict[str, float]]:
+    """The restricted tests of all layers under the same permutations."""
+    align = plan.aligner()
+    orders = plan.orders(num_permutations, np.random.default_rng([seed, len(flags), 3]))
+    label = plan.items(flags)
+    y = aligned_ranks(label, align)
+    permuted = permuted_ranks(y, align, orders)
+    z, scatter = [], []
+    for D, owner in layers:
+        distance, gram = _aligned_distances(D, owner, flags, plan)
+        z.append(aligned_ranks(distance, align))
+        scatter.append(gram)
+    found = associate(np.stack(z), y, permuted, plan.lines, 0.05)
+    direction = align(label)
+    drawn = np.vstack([direction, align(direction[orders])])
+    norms = (drawn**2).sum(axis=1)
+    shares = np.stack([np.einsum("pi,pi->p", drawn @ G, drawn) / np.maximum(norms, 1e-300) / np.trace(G) for G in scatter])
+    p = (1 + (shares[:, 1:] >= shares[:, :1] - TIE).sum(axis=1)) / (1 + num_permutations)
+    adjusted = (1 + (shares[:, 1:].max(axis=0) >= shares[:, :1] - TIE).sum(axis=1)) / (1 + num_permutations)
+    there = norms[0] > TIE
+    return [
+        {
+            "rho": float(found.rho[i]),
+            "p": float(found.p[i]),
+            "p_adjusted": float(found.p_adjusted[i]),
+            "r2_location": float(shares[i, 0]) if there else np.nan,
+            "p_location": float(p[i]) if there else np.nan,
+            "p_location_adjusted": float(adjusted[i]) if there else np.nan,
+        }
+        for i in range(len(layers))
+    ]
+
+
+def _aligned_distances(D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Per item: mean distance `[item]` of its networks to their group's centroid, and the Gram matrix `[item, item]` of their means, both
+    with the means of blocks and last functions taken out of the networks' coordinates."""
+    item_of = np.where(plan.members.any(axis=0), plan.members.argmax(axis=0), -1)[owner]
+    kept = item_of >= 0
+    item_of, owner, squares = item_of[kept], owner[kept], D[np.ix_(kept, kept)] ** 2
+    kinds = plan.functions[item_of]
+    align = Aligner(plan.blocks[item_of], [(kinds == code).astype(np.float64) for code in np.unique(kinds)])
+    gram = align(align(-0.5 * squares).T)
+    z = np.empty(len(gram))
+    for side in (0, 1):
+        own = flags[owner] == side
+        inside = gram[np.ix_(own, own)]
+        m = len(inside)
+        z[own] = np.sqrt(np.maximum(np.diag(inside) - 2 * inside.mean(axis=1) + inside.mean(), 0) * m / max(m - 1, 1))
+    mean = (item_of == np.arange(plan.num_items)[:, None]) / np.bincount(item_of, minlength=plan.num_items)[:, None]
+    return mean @ z, mean @ gram @ mean.T

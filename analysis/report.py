@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
+from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 
@@ -44,11 +44,13 @@ INTRODUCTION = f"""<p>The <b>Anna Karenina principle</b> (AKP) says yes. Each fa
 several seeds; its <b>spread</b> is how far apart its replicas are in representation, on the same probe samples.
 The primary question was declared before any data were seen: measure {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT},
 predictor {PRIMARY_PREDICTOR} ({escape(PREDICTORS[PRIMARY_PREDICTOR])}, against the labels trained on). AKP, anti-AKP,
-mixed and no effect are all possible answers; everything but the primary question is exploratory. No effect means that
-none was found at this n. Families that continue from the same control share its early training; permutations and
-bootstraps take families as exchangeable all the same, so read p values near alpha with caution. The activation in force at
-the end can set whole clouds of families apart, which makes an association over all families that none of the clouds has,
-or hides one: the associations within families of the same last activation and loss stand beside.</p>"""
+mixed, no effect and undecided are all possible answers; everything but the primary question is exploratory. No effect means
+that the 95 % interval of every layer lies within ±{BOUND:g}; where it does not and nothing was found, the answer is undecided, with the
+number of families that would decide it. Families that continue from the same control share its early training, so they are compared
+within <b>blocks</b> of one control and swap epoch; what the functions in force at the end do to spread and gap on their own is taken out of
+both (<b>aligned ranks</b>), since these are few functions however many families there are. Permutations exchange <b>lines</b>, the families
+of one control with the same functions at the end at all its swap epochs, and bootstraps resample controls, then lines, then replicas.
+Controls have no family to be exchanged with and only serve as points in the figures.</p>"""
 
 
 def render(
@@ -59,6 +61,9 @@ def render(
     gaps: pd.DataFrame,
     associations: pd.DataFrame,
     happy: pd.DataFrame,
+    annak: pd.DataFrame,
+    predictors: pd.DataFrame,
+    partial: pd.DataFrame,
     figures: Mapping[str, tuple[bytes, str]],
 ) -> str:
     """The page. `verdicts` are the declared one and the exploratory one by test error; `trials` is the table of that name.
@@ -81,10 +86,12 @@ def render(
         "<h2>Association of spread with generalization</h2>",
         _associations(primary, f"At the end of training, predictor {PRIMARY_PREDICTOR}. {_estimators(primary)}"),
         "<details><summary>All moments and predictors (exploratory)</summary>",
-        _associations(associations, _estimators(associations) + " " + "; ".join(sorted(set(associations["caveat"]) - {""}))),
+        _associations(associations, _estimators(associations)),
         "</details>",
         "<h2>Happy against unhappy families</h2>",
         _happy(happy),
+        "<h2>Does spread say more than what is cheaper to know?</h2>",
+        *_beside(annak, predictors, partial),
         "<h2>Most extreme families</h2>",
         _extremes(spreads, gaps),
         "<h2>What failed, diverged or was left out</h2>",
@@ -94,9 +101,7 @@ def render(
         "<h2>Reproduce</h2>",
         f"<pre>python -m sweep.run --config {escape(name)}/sweep.yaml   # runs only what is missing\n"
         f"python -m analysis {escape(name)}   # rebuilds this page and analysis/*.parquet from the tables</pre>",
-        "<p class='soft'>Every number here is in <code>analysis/spread.parquet</code>, "
-        "<code>analysis/association.parquet</code> or <code>analysis/happy_unhappy.parquet</code>, with its "
-        "estimator, n, interval and seed.</p>",
+        "<p class='soft'>Every number here is in <code>analysis/*.parquet</code>, with its estimator, n, interval and seed.</p>",
     ]
     body = "\n".join(sections)
     return (
@@ -145,9 +150,11 @@ def _estimators(rows: pd.DataFrame) -> str:
     row = rows.iloc[0]
     measures = "; ".join(f"{name}: spread is {MEASURES[name].spread_title}" for name in dict.fromkeys(rows["measure"]))
     return (
-        f"Spearman's rho over families ({measures}); 95 % percentile interval over {row['num_bootstrap']} bootstrap "
-        f"resamples of families; two-sided p from {row['num_permutations']} permutations, Holm over layers; seed "
-        f"{row['seed']}."
+        f"rho: correlation of aligned ranks over families ({measures}); 95 % interval from {row['num_bootstrap']} bootstrap "
+        f"resamples of controls, lines and replicas; two-sided p from {row['num_permutations']} restricted permutations, adjusted over "
+        f"layers by max-T; tau: Kendall's tau-b over pairs of one block; detectable: what would have been found with 80 % power; functions "
+        f"left in: without taking out the last functions' own effects, p for these functions only, unadjusted; all: Spearman over all "
+        f"families, which are not independent; seed {row['seed']}."
     )
 
 
@@ -162,10 +169,15 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
                 "rho": rows["rho"],
                 "95 % interval": [interval(*pair) for pair in zip(rows["rho_low"], rows["rho_high"], strict=True)],
                 "p": rows["p"],
-                "p (Holm)": rows["p_holm"],
+                "p (max-T)": rows["p_adjusted"],
+                "detectable": rows["detectable_rho"],
+                "weighted": rows["rho_weighted"],
+                "tau": rows["tau"],
+                "functions left in": [_with_p(*pair) for pair in zip(rows["rho_blocks"], rows["p_blocks"], strict=True)],
+                "all": rows["rho_all"],
                 "families": rows["num_families"],
+                "alone": rows["num_alone"],
                 "dropped": rows["num_dropped"],
-                "distinct spreads": rows["num_distinct_spreads"],
                 "verdict": rows["verdict"] + rows["reason"].map(lambda reason: f" ({reason})" if reason else ""),
             }
         ),
@@ -178,9 +190,11 @@ def _happy(rows: pd.DataFrame) -> str:
         return "<p class='soft'>none</p>"
     row = rows.iloc[0]
     caption = (
-        f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, differences "
-        f"between families included. PERMDISP F; p from {row['num_permutations']} permutations of whole families, "
-        "Holm over layers; 95 % bootstrap interval of the difference over families."
+        f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, bias-adjusted, differences "
+        f"between families included; effect is Hedges' g; intervals from {number(row['num_bootstrap'])} resamples of controls, then "
+        f"families. p: PERMDISP's distances after what blocks and last functions share is taken out of the networks, "
+        f"{number(row['num_permutations'])} exchanges of lines within controls, max-T over layers; p (location): partial "
+        "PERMANOVA under the same exchanges."
     )
     return _table(
         pd.DataFrame(
@@ -191,9 +205,11 @@ def _happy(rows: pd.DataFrame) -> str:
                 "unhappy": rows["dispersion_unhappy"],
                 "difference": rows["difference"],
                 "95 % interval": [interval(*pair) for pair in zip(rows["difference_low"], rows["difference_high"], strict=True)],
+                "effect": rows["effect_size"],
                 "F": rows["f"],
                 "p": rows["p"],
-                "p (Holm)": rows["p_holm"],
+                "p (max-T)": rows["p_adjusted"],
+                "p (location)": rows["p_location_adjusted"],
                 "families": [
                     f"{number(a)} + {number(b)}" for a, b in zip(rows["num_families_happy"], rows["num_families_unhappy"], strict=True)
                 ],
@@ -205,6 +221,30 @@ def _happy(rows: pd.DataFrame) -> str:
         ),
         caption,
     )
+
+
+def _with_p(value: float, p: float) -> str:
+    return f"{value:+.2f} (p = {number(p, 2)})" if np.isfinite(value) else "–"
+
+
+def _beside(annak: pd.DataFrame, predictors: pd.DataFrame, partial: pd.DataFrame) -> list[str]:
+    """Spread beside the baselines, what is left of it beside them, and the model test."""
+    scored = predictors[predictors["predictor"] == PRIMARY_PREDICTOR]
+    columns = ["score", "layer", "tau", "tau_se", "psi", "psi_se", "cmi", "sign_error_mean", "sign_error_worst", "num_families"]
+    left = partial[(partial["predictor"] == PRIMARY_PREDICTOR) & (partial["measure"] == PRIMARY_MEASURE)]
+    alike = annak[annak["measure"] == PRIMARY_MEASURE]
+    return [
+        _table(scored[columns], f"Predictors of {PRIMARY_PREDICTOR}. {scored['estimator'].iloc[0] if len(scored) else ''}."),
+        _table(
+            left[["layer", "given", "rho", "p", "p_holm", "num_families", "reason"]],
+            f"Spread ({PRIMARY_MEASURE}) and {PRIMARY_PREDICTOR} with a third number held fixed; restricted permutations, Holm.",
+        ),
+        _table(
+            alike[["layer", "rho_annak", "p_annak", "p_annak_adjusted", "rho_neighbour", "p_neighbour", "num_families", "reason"]],
+            "Are the families that generalize well all alike, and the others each like none? "
+            + (alike["estimator"].iloc[0] if len(alike) else ""),
+        ),
+    ]
 
 
 def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> str:

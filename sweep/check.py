@@ -28,7 +28,7 @@ from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
-from trainables.recipe import Model
+from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
 
 
@@ -66,10 +66,14 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
         attempt("model.name", check_model, model)
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
-        batch_size = max(recipe.training.batch_size for recipe in recipes)
-        if batch_size > len(data.train.labels):
-            problems.append(f"training.batch_size: {batch_size} is more than the {len(data.train.labels)} training images")
         attempt("probes.num_samples", probe_set, data, config.probes)
+        largest: dict[str, BaseRecipe] = {}  # by its data, the recipe of the largest batch
+        for recipe in sorted(recipes, key=lambda recipe: recipe.training.batch_size):
+            largest[recipe.data.model_dump_json()] = recipe
+        for recipe in largest.values():
+            batch_size, varied = recipe.training.batch_size, attempt("data", data_sets.load, recipe.data)
+            if varied is not None and batch_size > len(varied.train.labels):
+                problems.append(f"training.batch_size: {batch_size} is more than the {len(varied.train.labels)} training images")
     if data is not None and not any(p.startswith("model") for p in problems):
         where = "cuda" if config.resources.gpus_per_family else "cpu"
         for precision in dict.fromkeys(recipe.training.precision for recipe in recipes):

@@ -68,7 +68,8 @@ class Space(Section):
     recipe: dict[str, Axis] = Field(
         {},
         description="Values of the base recipe to vary: key, e.g. training.learning_rate, to a list of choices, or to a range "
-        "{low, high, log}; ranges not with kind grid. Keys of model and training but epochs, replicas and first_seed.",
+        "{low, high, log}; ranges not with kind grid. Keys of model and training but epochs, replicas and first_seed; data.train_size and "
+        "data.label_noise.",
     )
 
 

@@ -21,7 +21,7 @@ from sweep.plan import Plan, Planned, device, num_threads
 from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
 from sweep.simulate import Simulation, simulate
 from sweep.units import duration
-from trainables.data import Dataset
+from trainables.data import Dataset, load
 from trainables.family import prepare_process
 from trainables.models import build
 from trainables.probes import Look
@@ -154,7 +154,8 @@ def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
         rates = recorded(some, rows, json.loads(key)) or _timed(some, plan.config)
         sources.append(rates.source)
         seconds |= {planned.trial: rates.seconds(planned, num_epochs) * replicas for planned in some}
-        of_tables, of_state = _bytes(some, plan.config, data)
+        recipe = some[0].base.recipe
+        of_tables, of_state = _bytes(some, plan.config, data if recipe.data == plan.config.data else load(recipe.data))
         table_bytes, state_bytes = table_bytes | of_tables, max(state_bytes, of_state)
     return Cost(plan, seconds, table_bytes, state_bytes, "; ".join(dict.fromkeys(sources)), num_slots(plan.config))
 

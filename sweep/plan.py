@@ -18,7 +18,7 @@ from analysis.storage import Store
 from sweep.config import ConfigError, Sweep
 from sweep.space import Changes, Point, corners, grid, num_firsts, num_stressed, points, recipe_of
 from sweep.study import SearchStudy
-from trainables.data import Dataset
+from trainables.data import Dataset, load
 from trainables.executors import choose_executor
 from trainables.family import Family, setting
 from trainables.replicas import Executor
@@ -35,15 +35,20 @@ class Member(NamedTuple):
 
 
 class Members:
-    """The families of a sweep, those of one base recipe with the same `Base`."""
+    """The families of a sweep, those of one base recipe with the same `Base`. `dataset_hash` is that of the data as written."""
 
     def __init__(self, config: Sweep, dataset_hash: str) -> None:
         self.config, self.dataset_hash = config, dataset_hash
         self._bases: dict[Changes, Base] = {}
+        self._hashes = {config.data.model_dump_json(): dataset_hash}
 
     def member(self, point: Point) -> Member:
         if point.changes not in self._bases:
-            self._bases[point.changes] = Base(recipe_of(self.config, point.changes), self.dataset_hash)
+            recipe = recipe_of(self.config, point.changes)
+            key = recipe.data.model_dump_json()
+            if key not in self._hashes:
+                self._hashes[key] = load(recipe.data).hash
+            self._bases[point.changes] = Base(recipe, self._hashes[key])
         return Member(self._bases[point.changes], point.schedule)
 
     def trial(self, point: Point) -> str:
@@ -111,8 +116,9 @@ class Plan:
     def label(self, trial: str) -> str:
         """A family for people: its schedule, and its values of the axes over the base recipe."""
         base, schedule = self.families[trial]
-        sections = {"model": base.recipe.model, "training": base.recipe.training}
-        varied = {key: getattr(sections[section], key) for section, _, key in (key.partition(".") for key in self.config.space.recipe)}
+        varied = {
+            key: getattr(getattr(base.recipe, section), key) for section, _, key in (key.partition(".") for key in self.config.space.recipe)
+        }
         return " ".join(
             [str(schedule), *(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in varied.items())]
         )

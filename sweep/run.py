@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.config import ConfigError, Sweep, load, recipe_names
+from sweep.config import ConfigError, load, recipe_names
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
     from sweep.plan import Plan
-    from trainables.data import Dataset
 
 DESCRIPTION = "Train the families of a sweep that are not in its tables yet, analyse all, and print the verdict."
 
@@ -122,12 +121,13 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
         console.print(cost_line(cost), markup=False)
         if plan.left_out:
             console.print(f"{len(plan.left_out)} families are left out: {budget_hours:g} device-hours do not pay for them", markup=False)
-        _prepare(config, data, store)
+        _prepare(plan, store)
         if not plan.num_unproposed:  # families still to be proposed may start from any
             _delete_states(plan, store)
         started_at, started = datetime.now(UTC), time.monotonic()
         outcome = run_plan(plan, store, console)
         seconds, after = time.monotonic() - started, make_plan(config, data, store)
+        _write_samples(after, store)  # a search may have proposed other data
         line = write_run(store, started_at, seconds, cost, outcome, after)
         left_out = plan.left_out
         plan = replace(after, remaining={t: p for t, p in after.remaining.items() if t not in left_out}, left_out=left_out)
@@ -141,7 +141,7 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
         for line in about_search(plan, store):
             console.print(line, markup=False)
     else:
-        _prepare(config, data, store)
+        _prepare(plan, store)
     if not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
@@ -179,17 +179,25 @@ def about_search(plan: Plan, store: Store) -> list[str]:
     return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {total} families proposed{few}; study: {place}"]
 
 
-def _prepare(config: Sweep, data: Dataset, store: Store) -> None:
+def _prepare(plan: Plan, store: Store) -> None:
     """Write what belongs to the sweep as a whole."""
     import yaml
 
     from analysis import tables
-    from trainables.rows import write_samples
 
     store.delete_temporaries()
-    store.write("sweep.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+    store.write("sweep.yaml", yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False).encode())
     store.write("SCHEMA.md", tables.schema_markdown().encode())
-    write_samples(store, data, config.probes)
+    _write_samples(plan, store)
+
+
+def _write_samples(plan: Plan, store: Store) -> None:
+    """Write the table `samples` of every data set that families of the plan train on."""
+    from trainables.data import load as load_data
+    from trainables.rows import write_samples
+
+    for data in {base.dataset_hash: base.recipe.data for base, _ in plan.families.values()}.values():
+        write_samples(store, load_data(data), plan.config.probes)
 
 
 def _delete_states(plan: Plan, store: Store) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from trainables.recipe import MAX_SEED, Model, Section, Training, Unique
+from trainables.recipe import MAX_SEED, CellsData, Model, Section, Training, Unique
 
-# The same in every family of a sweep: what its schedules, its tables and its replicas are laid out by.
-_FIXED = ("epochs", "replicas", "first_seed")
-_SECTIONS: dict[str, type[Section]] = {"model": Model, "training": Training}
+_SECTIONS: dict[str, type[Section]] = {"data": CellsData, "model": Model, "training": Training}
+# The same in every family of a sweep: what its schedules, its tables and its replicas are laid out by, and what they are tested on.
+_FIXED = ("epochs", "replicas", "first_seed", *(key for key in CellsData.model_fields if key not in ("train_size", "label_noise")))
 RECIPE_KEYS = [f"{name}.{key}" for name, section in _SECTIONS.items() for key in section.model_fields if key not in _FIXED]
 
 

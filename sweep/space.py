@@ -31,12 +31,11 @@ class Point(NamedTuple):
 
 def recipe_of(config: Sweep, changes: Changes) -> BaseRecipe:
     """The base recipe of a point. Raises ValueError (pydantic's) for values that the recipe refuses."""
-    sections = {"model": config.model.model_dump(), "training": config.training.model_dump()}
+    sections = {name: section.model_dump() for name, section in config.recipe}
     for key, value in changes:
         section, _, field = key.partition(".")
         sections[section][field] = json.loads(value)
-    model, training = config.model.model_validate(sections["model"]), config.training.model_validate(sections["training"])
-    return BaseRecipe(data=config.data, model=model, training=training)
+    return BaseRecipe.model_validate(sections)
 
 
 def points(config: Sweep, proposed: Iterable[Point] = ()) -> list[Point]:

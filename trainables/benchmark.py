@@ -119,7 +119,7 @@ def synthetic(workload: Workload, num_train: int) -> Dataset:
         return Split(torch.arange(num), images, labels, labels, None)
 
     names = [str(index) for index in range(workload.num_classes)]
-    return Dataset(split(num_train), split(1), split(1), workload.num_classes, names, "0" * 64, [])
+    return Dataset(split(num_train), split(1), split(1), workload.num_classes, names, "0" * 64, "0" * 64, [])
 
 
 def family(workload: Workload, data: Dataset, num_replicas: int, executor: Executor, device: str, precision: Precision) -> Timed:

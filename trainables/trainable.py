@@ -13,6 +13,7 @@ from ray import tune
 from analysis.metrics import metrics
 from analysis.storage import Store
 from trainables import family as families
+from trainables.data import load
 from trainables.executors import Wanted
 from trainables.recipe import BaseRecipe, Probes
 from trainables.rows import trial_row, write_failure
@@ -97,7 +98,8 @@ class FamilyTrainable(tune.Trainable):
                     break
             values = metrics(self._store, progress.trial, self.work.objectives) if progress.done and self._is_judged else {}
         except Exception as error:
-            base = Base(self._family.recipe, self.work.dataset_hash)
+            recipe, work = self._family.recipe, self.work
+            base = Base(recipe, work.dataset_hash if recipe.data == work.recipe.data else load(recipe.data).hash)
             write_failure(self._store, trial_row(base, self._family.schedule, self._family.probes), error)
             return {"done": True, "status": "failed", "error": f"{type(error).__name__}: {error}"}
         report = {

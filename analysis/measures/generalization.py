@@ -17,9 +17,10 @@ def gaps(replicas: pd.DataFrame) -> pd.DataFrame:
     """Per family, the mean of each predictor over the replicas that did not diverge.
 
     `replicas` is the table of that name. The result has a row per trial, sorted, with `<predictor>`, `<predictor>_se`
-    (standard error of the mean over replicas, NaN below 2) and `<predictor>_num_replicas` (values used), `num_replicas`
-    and `num_diverged`. A family without a value gets NaN.
+    (standard error of the mean over replicas, NaN below 2), `<predictor>_num_replicas` (values used) and `<predictor>_values` (of each
+    replica, by its index; NaN for those that diverged), `num_replicas` and `num_diverged`. A family without a value gets NaN.
     """
+    replicas = replicas.sort_values(["trial", "replica"]) if "replica" in replicas else replicas
     values = pd.DataFrame(
         {
             "gap_accuracy": replicas["gap_accuracy"].astype(np.float64),
@@ -35,6 +36,7 @@ def gaps(replicas: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {}
     for name in PREDICTORS:
         columns |= {name: mean[name], f"{name}_se": error[name], f"{name}_num_replicas": count[name]}
+        columns[f"{name}_values"] = grouped[name].agg(lambda rows: rows.to_numpy())
     columns["num_replicas"] = diverged.groupby(trial, sort=True).size()
     columns["num_diverged"] = diverged.groupby(trial, sort=True).sum()
     return pd.DataFrame(columns).reset_index()

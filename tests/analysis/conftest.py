@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -29,7 +31,7 @@ def make_rows(table: str, num_rows: int, **values: object) -> dict[str, object]:
 
 def write_sweep(
     store: Store,
-    num_families: int = 12,
+    num_families: int = 42,
     num_replicas: int = 4,
     num_samples: int = 30,
     widths: tuple[int, ...] = (6, 4),
@@ -46,6 +48,7 @@ def write_sweep(
     """A sweep whose spread rises (direction 1), falls (-1) with the gap or has nothing to do with it (0). Returns the
     trial ids.
 
+    Families come in trees of 7: a control, and from it three swaps at two epochs, to the same functions in every tree.
     `diverged` maps a family to how many of its replicas diverged; families in `constant` collapsed at the end.
     """
     generator = np.random.default_rng(seed)
@@ -57,9 +60,12 @@ def write_sweep(
     for index in range(num_families):
         trial = f"t{first + index:012x}"
         trials.append(trial)
-        swapped = SWAPS[index % 4]
-        swap_epoch = None if swapped == "none" else (2, 4)[index // 4 % 2]
-        schedule = "0:relu/cross_entropy" + ("" if swap_epoch is None else f" {swap_epoch}:tanh/focal")
+        tree, place = divmod(index, 7)
+        swapped = SWAPS[(place - 1) % 3 + 1] if place else "none"
+        swap_epoch = (2, 4)[(place - 1) // 3] if place else None
+        last_activation = "relu" if swapped in ("none", "loss") else "tanh"
+        last_loss = "cross_entropy" if swapped in ("none", "activation") else "focal"
+        schedule = "0:relu/cross_entropy" + ("" if swap_epoch is None else f" {swap_epoch}:{last_activation}/{last_loss}")
         num_diverged = (diverged or {}).get(index, 0)
         gap = 0.3 * level[index] + 0.01 * generator.standard_normal(num_replicas)
         groups = []
@@ -124,14 +130,14 @@ def write_sweep(
                 trial=trial,
                 schedule=schedule,
                 base=base,
-                control=trials[0],
+                control=trials[7 * tree],
                 swapped=swapped,
                 num_swaps=int(swap_epoch is not None),
                 swap_epoch=swap_epoch,
                 first_activation="relu",
                 first_loss="cross_entropy",
-                last_activation="relu" if swapped in ("none", "loss") else "tanh",
-                last_loss="cross_entropy" if swapped in ("none", "activation") else "focal",
+                last_activation=last_activation,
+                last_loss=last_loss,
                 num_epochs=8,
                 status="done",
                 num_replicas=num_replicas,
@@ -195,3 +201,21 @@ def rows() -> Callable[..., dict[str, object]]:
 def write() -> Callable[..., list[str]]:
     """`write_sweep`, to add to a store that exists."""
     return write_sweep
+
+
+def make_tree(
+    num_controls: int = 2, lines: tuple[str, ...] = ("tanh", "gelu", "elu", "silu"), epochs: tuple[int, ...] = (2, 4)
+) -> pd.DataFrame:
+    """Families as `exchange.design` takes them: controls, and from each some lines at some swap epochs."""
+    rows = []
+    for control in range(num_controls):
+        rows.append(("0:relu/ce", f"c{control}", None, "relu"))
+        rows += [(f"0:relu/ce {epoch}:{line}/ce", f"c{control}", epoch, line) for line, epoch in product(lines, epochs)]
+    table = pd.DataFrame(rows, columns=["schedule", "control", "swap_epoch", "last_activation"]).astype({"swap_epoch": "Int32"})
+    return table.assign(trial=[f"t{i:03d}" for i in range(len(rows))], last_loss="ce")
+
+
+@pytest.fixture
+def tree() -> Callable[..., pd.DataFrame]:
+    """`make_tree`."""
+    return make_tree

@@ -11,9 +11,9 @@ import pytest
 from analysis import tables
 from analysis.__main__ import analyse
 from analysis.akp import PRIMARY_MEASURE, associations, at_first_swap, families, spreads, verdict
-from analysis.happiness import happy_unhappy
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import MEASURES
+from analysis.networks import compare_networks
 from analysis.storage import Store
 
 QUICK = {"num_permutations": 499, "num_bootstrap": 200}
@@ -33,39 +33,38 @@ def test_the_answer_has_the_sign_of_the_association(sweep, direction, answer):
     assert found.answer == answer
     assert np.sign(found.rho) == direction
     assert found.rho_low - 1e-9 <= found.rho <= found.rho_high + 1e-9
-    assert found.num_families == 12
-    for part in (answer, "12 families of 4 replicas", "Spearman", "1 - mean CKA", "interval", f"{found.rho:.2f}"):
+    assert found.num_families == 36
+    for part in (answer, "36 families of 4 replicas", "aligned ranks", "1 - mean CKA", "interval", "6 controls", f"{found.rho:.2f}"):
         assert part in found.text
 
 
-def test_independent_spread_is_mostly_no_effect(sweep):
-    answers = [verdict(association(sweep(direction=0.0, seed=seed, widths=(4,), moments=("end",)))).answer for seed in range(12)]
-    assert answers.count("no effect") >= 9
+def test_independent_spread_is_mostly_not_significant(sweep):
+    answers = [verdict(association(sweep(direction=0.0, seed=seed, widths=(4,), moments=("end",)))).answer for seed in range(5)]
+    assert answers.count("undecided") + answers.count("no effect") >= 4
 
 
-def synthetic(generator: np.random.Generator, num_families: int, num_layers: int, slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of spreads at the end and gaps, without networks: one latent spread per family shared by the layers."""
-    trials = [f"t{i:012x}" for i in range(num_families)]
-    gap = generator.standard_normal(num_families)
-    latent = slope * gap + generator.standard_normal(num_families)
+def happy_unhappy(*arguments: object, **options: object) -> pd.DataFrame:
+    return compare_networks(*arguments, **options)[0]
+
+
+def synthetic(generator: np.random.Generator, num_controls: int, num_layers: int, slope: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of spreads at the end and gaps, without networks: trees of 5 lines at 3 swap epochs."""
+    families = [(control, line, epoch) for control in range(num_controls) for line in range(5) for epoch in (2, 4, 6)]
+    trials = [f"t{i:012x}" for i in range(len(families))]
+    gap = generator.standard_normal(len(families))
+    latent = slope * gap + generator.standard_normal(len(families))
     spread_table = pd.DataFrame([
-        {"trial": trial, "swap_epoch": None, "moment": "end", "epoch": 8, "layer": f"block{layer}", "measure": "cka",
-         "spread": latent[i] + 0.5 * generator.standard_normal(), "num_replicas": 6, "num_samples": 50, "width": 8,
-         "last_activation": "relu" if i % 2 else "tanh", "last_loss": "focal"}
-        for layer in range(num_layers) for i, trial in enumerate(trials)
+        {"trial": trial, "schedule": f"0:relu/focal {epoch}:act{line}/focal", "control": f"c{control}", "swap_epoch": epoch,
+         "moment": "end", "epoch": 8, "layer": f"block{layer}", "measure": "cka", "num_replicas": 6, "num_samples": 50, "width": 8,
+         "spread": latent[i] + 0.5 * generator.standard_normal(), "spread_se": 0.5, "last_activation": f"act{line}", "last_loss": "focal"}
+        for layer in range(num_layers) for i, (trial, (control, line, epoch)) in enumerate(zip(trials, families, strict=True))
     ]).astype({"swap_epoch": "Int32"})  # fmt: skip
-    gap_rows = pd.DataFrame({"trial": trials, "gap_accuracy": gap, "gap_cross_entropy": -gap, "test_error": np.ones(num_families)})
+    gap_rows = pd.DataFrame({"trial": trials, "gap_accuracy": gap, "gap_cross_entropy": -gap, "test_error": np.ones(len(families))})
     return spread_table, gap_rows
 
 
-def test_false_positive_rate_over_layers_is_at_most_nominal():
-    generator = np.random.default_rng(0)
-    answers = [verdict(associations(*synthetic(generator, 20, 4, 0.0), num_permutations=199, num_bootstrap=10)).answer for _ in range(150)]
-    assert 0.85 < answers.count("no effect") / 150 <= 1.0
-
-
 def test_power_and_the_sign_of_each_predictor():
-    found = associations(*synthetic(np.random.default_rng(1), 60, 3, 1.5), **QUICK)
+    found = associations(*synthetic(np.random.default_rng(1), 4, 3, 1.5), **QUICK)
     by_predictor = found.groupby("predictor")["verdict"].agg(set)
     assert by_predictor["gap_accuracy"] == {"AKP"}
     assert by_predictor["gap_cross_entropy"] == {"anti-AKP"}
@@ -73,27 +72,63 @@ def test_power_and_the_sign_of_each_predictor():
     assert found.loc[found["predictor"] == "test_error", "reason"].str.contains("test_error is the same in all 60").all()
 
 
-def test_holm_adjusts_over_the_layers_of_one_question():
-    found = associations(*synthetic(np.random.default_rng(2), 30, 4, 0.4), **QUICK)
+def test_p_is_adjusted_over_the_layers_of_one_question():
+    found = associations(*synthetic(np.random.default_rng(2), 3, 4, 0.2), **QUICK)
     rows = found[found["predictor"] == "gap_accuracy"]
-    assert rows["p_holm"].min() == pytest.approx(min(4 * rows["p"].min(), 1))
-    assert (rows["p_holm"] >= rows["p"]).all()
+    assert (rows["p_adjusted"] >= rows["p"]).all()
+    assert (rows["p_adjusted"] <= 4 * rows["p"] + 0.02).all()  # never more than Bonferroni's, drawing aside
+    assert rows["p_adjusted"].min() > rows["p"].min()
+
+
+def test_what_the_blocks_and_last_functions_do_changes_nothing():
+    """Effects of control, swap epoch and last functions on spread and gap, however large: the same ranks, the same answer."""
+    spread_table, gap_rows = synthetic(np.random.default_rng(5), 3, 2, 0.5)
+    plain = associations(spread_table, gap_rows, **QUICK)
+    of = spread_table.drop_duplicates("trial").set_index("trial")
+    shift = {c: 40.0 * i for i, c in enumerate(of["control"].unique())} | {a: 7.0 * i for i, a in enumerate(of["last_activation"].unique())}
+    effect = of["control"].map(shift) + of["last_activation"].map(shift) + of["swap_epoch"].astype(float) * of["control"].map(shift)
+    moved = spread_table.assign(spread=spread_table["spread"] + spread_table["trial"].map(effect))
+    gaps_moved = gap_rows.assign(gap_accuracy=gap_rows["gap_accuracy"] - gap_rows["trial"].map(effect))
+    found = associations(moved, gaps_moved, **QUICK)
+    for column in ("rho", "p", "p_adjusted", "rho_low"):
+        rows = [table.loc[table["predictor"] == "gap_accuracy", column] for table in (plain, found)]
+        assert np.allclose(*rows, atol=1e-6), column
+    assert (found.loc[found["predictor"] == "gap_accuracy", "rho_all"] < -0.8).all()
+
+
+def test_no_effect_needs_an_interval_within_the_bound():
+    large = associations(*synthetic(np.random.default_rng(6), 24, 1, 0.0), **QUICK).iloc[0]
+    assert large["verdict"] == "no effect"
+    assert max(-large["rho_low"], large["rho_high"]) < large["bound"] == 0.3
+    small = associations(*synthetic(np.random.default_rng(6), 2, 1, 0.0), **QUICK).iloc[0]
+    assert small["verdict"] == "undecided"
+    assert f"about {small['families_needed']} families would decide" in small["reason"]
+    assert small["families_needed"] > small["num_families"]
+    assert small["detectable_rho"] > large["detectable_rho"]
+
+
+def test_families_of_one_state_have_no_spread_to_compare_before_the_swap():
+    spread_table, gap_rows = synthetic(np.random.default_rng(7), 3, 1, 1.0)
+    shared = spread_table.groupby(["control", "swap_epoch"])["spread"].transform("first")
+    row = associations(spread_table.assign(spread=shared), gap_rows, **QUICK).iloc[0]
+    assert (row["verdict"], row["reason"]) == ("undecided", "families that continue from the same state have the same spread here")
 
 
 def test_signs_that_disagree_are_mixed():
-    spread_table, gap_rows = synthetic(np.random.default_rng(3), 40, 2, 2.0)
+    spread_table, gap_rows = synthetic(np.random.default_rng(3), 3, 2, 2.0)
     spread_table.loc[spread_table["layer"] == "block1", "spread"] *= -1
     found = verdict(associations(spread_table, gap_rows, **QUICK))
     assert found.answer == "mixed"
 
 
 def test_families_without_numbers_are_dropped_and_counted():
-    spread_table, gap_rows = synthetic(np.random.default_rng(4), 12, 1, 1.0)
+    spread_table, gap_rows = synthetic(np.random.default_rng(4), 3, 1, 1.0)
     spread_table.loc[0, "spread"] = np.nan
-    gap_rows.loc[1, "gap_accuracy"] = np.nan
-    spread_table.loc[2, "width"] = 9
+    gap_rows.loc[3, "gap_accuracy"] = np.nan
+    spread_table.loc[20, "width"] = 9
     row = associations(spread_table, gap_rows, **QUICK).set_index("predictor").loc["gap_accuracy"]
-    assert (row["num_families"], row["num_dropped"]) == (9, 3)
+    # Of 45, three are dropped; the one that lacks epoch 6 has no line to be exchanged with, the two that lack epoch 2 have each other's.
+    assert (row["num_families"], row["num_dropped"], row["num_alone"]) == (40, 3, 2)
 
 
 @pytest.mark.parametrize("num_families", [1, 2, 4])
@@ -129,6 +164,7 @@ def test_diverged_and_collapsed_replicas_are_dropped_and_counted(sweep):
     assert (table.loc[table["moment"] == "init", "num_dropped"] == 0).all()
     row = association(store).query("moment == 'end' and layer == 'block1' and predictor == 'gap_accuracy'").iloc[0]
     assert (row["num_families"], row["num_dropped"]) == (6, 2)
+    assert "exchanges, fewer than 100" in row["reason"]
 
 
 def test_divergence_drops_a_replica_even_where_its_features_are_finite(sweep):
@@ -174,8 +210,8 @@ def test_happy_against_unhappy(sweep, direction, answer):
     store = sweep(direction=direction)
     found = happy_unhappy(store, gap_table(store), num_permutations=199, num_bootstrap=100)
     assert set(found["verdict"]) == {answer}
-    assert (found["num_families_happy"] == 6).all()
-    assert (found["num_networks_unhappy"] == 24).all()
+    assert (found["num_families_happy"] == 21).all()
+    assert (found["num_networks_unhappy"] == 84).all()
     assert (np.sign(found["difference"]) == direction).all()
     assert ((found["difference_low"] <= found["difference"]) & (found["difference"] <= found["difference_high"])).all()
     assert found["rule"].str.startswith("happy: mean gap_accuracy over replicas at or below").all()
@@ -191,12 +227,12 @@ def test_happy_needs_gaps_that_differ(sweep):
 def test_spectra_are_capped_by_cost(sweep, monkeypatch):
     store = sweep(num_families=6)
     options = {"num_permutations": 9, "num_bootstrap": 9}
-    monkeypatch.setattr("analysis.happiness.MAX_SPECTRAL_WORK", (6 * 3) ** 2 / 2 * 6**2)
+    monkeypatch.setattr("analysis.networks.MAX_SPECTRAL_WORK", (6 * 3) ** 2 / 2 * 6**2)
     found = happy_unhappy(store, gap_table(store), **options).set_index(["measure", "layer"])
     assert found.loc[("procrustes", "block1"), "max_replicas"] == 3
     assert found.loc[("procrustes", "block1"), "num_networks_happy"] == 9
     assert found.loc[("cka", "block1"), "max_replicas"] == 4
-    monkeypatch.setattr("analysis.happiness.MAX_SPECTRAL_WORK", 1)
+    monkeypatch.setattr("analysis.networks.MAX_SPECTRAL_WORK", 1)
     skipped = happy_unhappy(store, gap_table(store), ["procrustes"], **options)
     assert skipped["reason"].str.startswith("skipped").all()
 

@@ -9,7 +9,7 @@ import pytest
 from analysis.measures.dispersion import spread
 from analysis.measures.generalization import PREDICTORS, gaps
 from analysis.measures.similarity import MEASURES
-from analysis.statistics import permdisp
+from analysis.permdisp import permdisp
 
 
 def family(seed: int = 0, num_networks: int = 7, noise: float = 0.5) -> np.ndarray:

@@ -60,7 +60,7 @@ def test_the_page_tells_of_failures_and_escapes_text(analysed):
     assert "<b>no & such data</b>" not in page
     assert "results/&lt;cells&gt;" in page
     assert "2 families failed" in page
-    assert "1 of 48 replicas diverged, in 1 families" in page
+    assert "1 of 168 replicas diverged, in 1 families" in page
     assert "python -m analysis" in page
     assert "commit" in page
 
@@ -69,6 +69,7 @@ def test_what_is_written_is_listed_and_readable(analysed):
     store, found = analysed
     assert set(found.files) == {
         "analysis/spread.parquet", "analysis/association.parquet", "analysis/happy_unhappy.parquet",
+        "analysis/annak.parquet", "analysis/predictors.parquet", "analysis/partial.parquet",
         "figures/gap_against_spread.png", "figures/spread_by_moment.png", "report.html",
     }  # fmt: skip
     for file in found.files:

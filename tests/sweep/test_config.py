@@ -88,7 +88,7 @@ def test_overrides_are_yaml():
         (["search.sampler=qmc"], r"search: sampler qmc does not go with kind grid; allowed: none"),
         (
             ["space.recipe={training.learning_rat: [0.1]}"],
-            r"space\.recipe\.training\.learning_rat: cannot be varied; did you mean 'training\.learning_rate'\? allowed: model\.name",
+            r"space\.recipe\.training\.learning_rat: cannot be varied; did you mean 'training\.learning_rate'\? allowed: data\.train_size",
         ),
         (["space.recipe={training.epochs: [3, 4]}"], r"space\.recipe\.training\.epochs: cannot be varied"),
         (["space.recipe={training.learning_rate: {low: 0.1, high: 1.0}}"], r"space\.recipe\.training\.learning_rate: a range has no grid"),

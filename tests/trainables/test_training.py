@@ -186,7 +186,7 @@ def test_learning_rates_at_exact_steps():
 
 def test_metrics_are_what_they_say(small_recipe, small_data):
     noisy = Split(small_data.train.ids, small_data.train.images, 1 - small_data.train.labels, small_data.train.labels, None)
-    data = Dataset(noisy, small_data.val, small_data.test, 2, ["a", "b"], "0" * 64, [])
+    data = Dataset(noisy, small_data.val, small_data.test, 2, ["a", "b"], "0" * 64, "0" * 64, [])
     training = trained(small_recipe, data, 4)
     evaluation = training.evaluate()
     logits = training.replicas.forward(noisy.images)[1]

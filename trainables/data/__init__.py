@@ -57,6 +57,8 @@ class Dataset:
     class_names: list[str]
     hash: str
     """sha256 in hex of the ids, 8-bit images, labels and clean labels of all splits"""
+    pool_hash: str
+    """`hash` of the same data with all training samples and no label noise: nested subsets and levels of noise share it"""
     notes: list[str]
     """Remarks for the user, one line each."""
 
@@ -80,27 +82,50 @@ def load(config: Data) -> Dataset:
 @lru_cache(maxsize=4)
 def _load(config_json: str) -> Dataset:
     config: Any = TypeAdapter(Data).validate_json(config_json)
-    reader: Callable[[Any], Samples] = import_module(f"trainables.data.{_READERS[config.source]}").read
-    samples = reader(config)
-    num_classes = len(samples.class_names)
+    pool = config.model_copy(update={"train_size": None, "label_noise": 0.0})
+    # Subsets share what they are drawn from; a whole data set keeps no second copy of itself.
+    samples = _read(config) if config == pool else _read_shared(pool.model_dump_json())
     splits = assign(samples, config.val_fraction, config.test_fraction, config.split_seed)
-    digest = hashlib.sha256(_HASH_VERSION.encode())
-    raw: list[dict[str, NDArray[Any]]] = []
+    raw = _parts(samples, splits, config)
+    digest = _digest(raw)
+    pool_hash = digest if config == pool else _digest(_parts(samples, splits, pool))
+    table = _normalisation(raw[TRAIN]["images"])
+    train, val, test = (_as_split(part, samples.groups, table) for part in raw)
+    notes = [*samples.notes, *_remarks(raw)]
+    return Dataset(train, val, test, len(samples.class_names), samples.class_names, digest, pool_hash, notes)
+
+
+def _read(config: Any) -> Samples:
+    reader: Callable[[Any], Samples] = import_module(f"trainables.data.{_READERS[config.source]}").read
+    return reader(config)
+
+
+@lru_cache(maxsize=1)
+def _read_shared(config_json: str) -> Samples:
+    return _read(TypeAdapter(Data).validate_json(config_json))
+
+
+def _parts(samples: Samples, splits: NDArray[np.int8], config: Any) -> list[dict[str, NDArray[Any]]]:
+    """Ids, 8-bit images and labels of each split, the training split cut to its subset and with its label noise."""
+    parts: list[dict[str, NDArray[Any]]] = []
     for split in range(len(SPLITS)):
         ids = np.flatnonzero(splits == split)
         if split == TRAIN:
             ids = ids[subset(samples.labels[ids], config.train_size, config.split_seed)]
         clean = samples.labels[ids]
         noise = config.label_noise if split == TRAIN else 0.0
-        noisy = add_noise(clean, ids, num_classes, noise, config.split_seed)
-        raw.append({"ids": ids, "images": samples.images[ids], "labels": noisy, "clean_labels": clean})
-        for key, values in raw[-1].items():
-            digest.update(f"{SPLITS[split]} {key} {values.dtype} {values.shape}".encode())
+        noisy = add_noise(clean, ids, len(samples.class_names), noise, config.split_seed)
+        parts.append({"ids": ids, "images": samples.images[ids], "labels": noisy, "clean_labels": clean})
+    return parts
+
+
+def _digest(parts: list[dict[str, NDArray[Any]]]) -> str:
+    digest = hashlib.sha256(_HASH_VERSION.encode())
+    for split, part in zip(SPLITS, parts, strict=True):
+        for key, values in part.items():
+            digest.update(f"{split} {key} {values.dtype} {values.shape}".encode())
             digest.update(np.ascontiguousarray(values).data)
-    table = _normalisation(raw[TRAIN]["images"])
-    train, val, test = (_as_split(part, samples.groups, table) for part in raw)
-    notes = [*samples.notes, *_remarks(raw)]
-    return Dataset(train, val, test, num_classes, samples.class_names, digest.hexdigest(), notes)
+    return digest.hexdigest()
 
 
 def _as_split(part: dict[str, NDArray[Any]], groups: NDArray[np.str_] | None, table: NDArray[np.float32]) -> Split:

@@ -18,14 +18,15 @@ from trainables.streams import stream
 
 
 def probe_set(data: Dataset, config: Probes) -> Tensor:
-    """Positions of the probe samples in the test split, ascending `[sample]`: drawn by the data's hash, so equal data have equal ones.
+    """Positions of the probe samples in the test split, ascending `[sample]`: drawn by a hash of the data before training samples and
+    labels are chosen, so that equal data have equal ones, whatever the training subset and the label noise.
 
     Raises ValueError if there are too few.
     """
     num_test = len(data.test.labels)
     if config.num_samples > num_test:
         raise ValueError(f"probes.num_samples is {config.num_samples}, but the test split has {num_test} samples")
-    return torch.randperm(num_test, generator=stream(int(data.hash[:12], 16), "probe"))[: config.num_samples].sort().values
+    return torch.randperm(num_test, generator=stream(int(data.pool_hash[:12], 16), "probe"))[: config.num_samples].sort().values
 
 
 def rows(output: Tensor, pooling: str) -> Tensor:

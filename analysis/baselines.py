@@ -1,0 +1,60 @@
+"""What else is known of each family at the end of training: what spread has to beat as a predictor of the gap. Tables in, a table out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from analysis import tables
+from analysis.storage import Store
+
+DISAGREEMENT = "disagreement"
+
+
+def baselines(store: Store, trials: Collection[str]) -> pd.DataFrame:
+    """A row per family, baseline and layer: columns trial, baseline, layer (missing for the whole network), value (mean over replicas).
+
+    Train accuracy and the disagreement of a family's replicas on the test set come from `replicas` and `predictions`; the others from the
+    table `baselines` where the results have one.
+    """
+    parts: list[pd.DataFrame] = [_train_accuracy(store, trials), _disagreement(store, trials)]
+    if "baselines" in tables.TABLES:
+        here = sorted(set(trials) & set(tables.names(store, "baselines")))
+        if here:
+            rows = tables.read(store, "baselines", ["trial", "replica", "baseline", "layer", "value"], only=here)
+            diverged = tables.read(store, "replicas", ["trial", "replica", "diverged_at"], only=here)
+            rows = rows.merge(diverged, on=["trial", "replica"], how="left")
+            rows = rows[rows["diverged_at"].isna() & np.isfinite(rows["value"].astype(np.float64))]
+            parts.append(pd.DataFrame(rows.groupby(["trial", "baseline", "layer"], dropna=False)["value"].mean()).reset_index())
+    return pd.concat(parts, ignore_index=True).astype({"value": np.float64})
+
+
+def _train_accuracy(store: Store, trials: Collection[str]) -> pd.DataFrame:
+    rows = tables.read(store, "replicas", ["trial", "train_accuracy", "diverged_at"], only=sorted(trials))
+    rows = rows[rows["diverged_at"].isna()].astype({"train_accuracy": np.float64})
+    mean = rows.groupby("trial", as_index=False)["train_accuracy"].mean()
+    return pd.DataFrame({"trial": mean["trial"], "baseline": "train_accuracy", "layer": None, "value": mean["train_accuracy"]})
+
+
+def _disagreement(store: Store, trials: Collection[str]) -> pd.DataFrame:
+    """Mean over pairs of replicas of the share of test samples that they class differently, after the last epoch."""
+    found = []
+    for trial in sorted(set(trials) & set(tables.names(store, "predictions"))):
+        rows = tables.read(store, "predictions", ["epoch", "moment", "split", "predicted"], only=[trial])
+        rows = rows[(rows["split"] == "test") & (rows["moment"] == "epoch")]
+        predicted = [row for row in rows.loc[rows["epoch"] == rows["epoch"].max(), "predicted"] if (row >= 0).all()]
+        value = disagreement(np.stack(predicted)) if len(predicted) > 1 else np.nan
+        found.append({"trial": trial, "baseline": DISAGREEMENT, "layer": None, "value": value})
+    return pd.DataFrame(found, columns=["trial", "baseline", "layer", "value"])
+
+
+def disagreement(predicted: np.ndarray) -> float:
+    """Mean over pairs of networks of the share of samples that they class differently, from classes `[network, sample]`.
+
+    Counted per sample: of m networks, n_c of which say c, m^2 - sum_c n_c^2 ordered pairs disagree.
+    """
+    m = len(predicted)
+    counts = np.stack([(predicted == label).sum(axis=0) for label in np.unique(predicted)])
+    return float((m**2 - (counts.astype(np.int64) ** 2).sum(axis=0)).mean() / (m * (m - 1)))

@@ -1,0 +1,119 @@
+"""What changes with time and with size: the questions of `adaptation` and `asymptotics`, each with its tables, figure and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis import tables, trends
+from analysis.adaptation import adaptation, returns
+from analysis.akp import PRIMARY_PREDICTOR, families
+from analysis.asymptotics import asymptotics, sentences
+from analysis.recovery import recovery
+from analysis.restoring import associations, restoring
+from analysis.storage import Store
+
+
+class Found(NamedTuple):
+    """Tables by name, figures (PNG and caption) by name, and lines for the console. Empty where there is nothing to ask."""
+
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, tuple[bytes, str]]
+    lines: list[str]
+
+
+def after_swap(
+    store: Store,
+    gap_table: pd.DataFrame,
+    only: Collection[str] | None = None,
+    *,
+    alpha: float = 0.05,
+    num_permutations: int = 9999,
+    seed: int = 0,
+) -> Found:
+    """How families move after their swap. Needs stressed families with curves (table `epochs`)."""
+    trials = families(store, only)
+    stressed = trials.loc[trials["swap_epoch"].notna(), "trial"]
+    if stressed.empty or not set(stressed) & set(tables.names(store, "epochs")):
+        return Found({}, {}, [])
+    table, recovered, rates = adaptation(store, only=only), recovery(store, only, seed=seed), restoring(store, only, seed=seed)
+    association = associations(rates, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
+    found = {
+        "adaptation": table,
+        "recovery": recovered,
+        "returns": returns(table),
+        "restoring": rates,
+        "restoring_association": association,
+    }
+    png = trends.after_swap(table)
+    caption = (
+        "Gap, and spread per layer, of controls and of the families of each swap epoch (pulses left out): before the swap, right after it "
+        "(same weights, new functions, 0 steps), and as often as was recorded until the end."
+    )
+    figures = {"after_swap": (png, caption)} if png is not None else {}
+    return Found(found, figures, [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)])
+
+
+def over_sizes(store: Store, only: Collection[str] | None = None, *, seed: int = 0) -> Found:
+    """Whether spread vanishes with size. Needs a sweep that varied data.train_size or model.widths."""
+    fits, spreads = asymptotics(store, only=only, seed=seed)
+    if fits.empty:
+        return Found({}, {}, [])
+    figures = {}
+    for axis in dict.fromkeys(spreads["axis"]):
+        png = trends.spread_over_sizes(fits, spreads, axis)
+        if png is not None:
+            caption = f"Mean spread of controls and of stressed families at the end of training over {axis}, with the fitted limit."
+            figures[f"spread_over_{axis.partition('.')[2]}"] = png, caption
+    return Found({"asymptotics": fits, "asymptotics_spread": spreads}, figures, sentences(fits))
+
+
+def _recovery_line(recovered: pd.DataFrame) -> str:
+    known = recovered[recovered["epochs_to_recover"].notna()]
+    if known.empty:
+        return f"Recovery: undecided: {recovered['reason'].mode()[0]}."
+    costly = known[known["drop"] > 0]
+    back = costly["epochs_to_recover"]
+    median = (
+        "" if costly.empty else f", the median after {np.median(back):g} epochs" if np.isfinite(np.median(back)) else ", the median never"
+    )
+    behind = (known["statement"] == "behind").sum()
+    num_back = int(np.isfinite(back).sum())
+    return (
+        f"Recovery: the first swap costs accuracy at 0 steps in {len(costly)} of {len(known)} stressed families; {num_back} of these are "
+        f"as accurate as before within training{median}; {behind} of {len(known)} end behind their control (95 % intervals)."
+    )
+
+
+def _return_line(found: pd.DataFrame) -> list[str]:
+    said = []
+    for name, rows in (("pulses", found[found["is_pulse"]]), ("swaps that last", found[~found["is_pulse"]])):
+        known = rows[rows["change"].notna()]
+        if known.empty:
+            continue
+        counts = known.groupby(["layer", "statement"], sort=False).size().unstack(fill_value=0)
+        counts = counts.reindex(columns=["approaching", "departing", "undecided"], fill_value=0)
+        layers = ", ".join(f"{layer} {a}/{d}/{u}" for layer, a, d, u in counts.itertuples())
+        said.append(f"{name} ({known['trial'].nunique()} families): {layers}")
+    lead = "Distance to the control since the last swap, families approaching/departing/undecided (95 % t intervals over seeds)"
+    return [f"{lead}: {'; '.join(said)}."] if said else []
+
+
+def _rate_lines(association: pd.DataFrame) -> list[str]:
+    """Restoring rate against the gap: a line for what could be asked, and one for what could not."""
+    rows = association[association["predictor"] == PRIMARY_PREDICTOR]
+    names = rows["layer"].fillna(rows["trajectory"])
+    known = rows["p_holm"].notna()
+    said = [
+        f"{name} {row.statement} (rho within {row.rho_within:+.2f}, p = {row.p_holm:.2g} Holm, n = {row.num_families})"
+        for name, row in zip(names[known], rows[known].itertuples(), strict=True)
+    ]
+    lines = []
+    if said:
+        lead = f"Restoring rate against {PRIMARY_PREDICTOR}, ranks within one control and swap epoch (lost: rates fall with the gap)"
+        lines.append(f"{lead}: {', '.join(said)}.")
+    lines += [f"Restoring rate, {n}: undecided: {reason}." for n, reason in zip(names[~known], rows["reason"][~known], strict=True)]
+    return lines

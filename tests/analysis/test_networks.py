@@ -1,0 +1,127 @@
+"""All networks beside each other: dispersion and location of happy and unhappy, the model test, the baselines."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from skbio import DistanceMatrix
+from skbio.stats.distance import mantel as skbio_mantel
+
+from analysis import tables
+from analysis.baselines import baselines, disagreement
+from analysis.happiness import compare
+from analysis.mantel import annak, mantel
+from analysis.measures.calibration import null_cka, participation_ratios
+from analysis.measures.dispersion import spread, spread_intervals
+from analysis.measures.generalization import gaps
+from analysis.measures.similarity import MEASURES
+from analysis.predictors import partials, predictors
+from analysis.spreads import spreads
+from analysis.statistics import permutations
+
+
+def networks(table: pd.DataFrame, seed: int, scale: np.ndarray, shift: np.ndarray, num_replicas: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and owners of points around a place per family `[family]`, scattered by scale."""
+    generator = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(len(table)), num_replicas)
+    X = scale[owner, None] * generator.standard_normal((len(owner), 6)) + shift[owner]
+    return np.sqrt(((X[:, None] - X[None]) ** 2).sum(axis=-1)), owner
+
+
+def test_more_scatter_of_the_unhappy_is_found_whatever_the_location(tree):
+    table = tree(num_controls=6)
+    generator = np.random.default_rng(0)
+    unhappy = generator.random(len(table)) < 0.5
+    place = 5.0 * generator.standard_normal((12, 6))
+    codes = (
+        np.unique(table["control"].to_numpy(), return_inverse=True)[1],
+        np.unique(table["last_activation"].to_numpy(), return_inverse=True)[1],
+    )
+    shift = place[codes[0]] + place[5 + codes[1] % 5]
+    layers = {"same": networks(table, 1, np.ones(len(table)), shift), "more": networks(table, 2, np.where(unhappy, 2.0, 1.0), shift)}
+    found = compare(layers, table, unhappy, num_permutations=199, num_bootstrap=50)
+    assert found["more"]["verdict"] == "AKP"
+    assert found["more"]["p_adjusted"] <= 0.05 < found["same"]["p_adjusted"]
+    assert found["more"]["effect_size"] > 0
+    assert found["same"]["p_location"] > 0.05
+    moved = networks(table, 1, np.ones(len(table)), shift + 3.0 * unhappy[:, None])
+    assert compare({"moved": moved}, table, unhappy, num_permutations=199, num_bootstrap=50)["moved"]["p_location"] <= 0.02
+
+
+def test_mantel_equals_scikit_bio():
+    generator = np.random.default_rng(1)
+    A, B = (np.sqrt(((X[:, None] - X[None]) ** 2).sum(axis=-1)) for X in generator.standard_normal((2, 9, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = skbio_mantel(DistanceMatrix(A), DistanceMatrix(B), method="spearman", permutations=0)[0]
+    orders = permutations(9, 5, generator)
+    rho, null = mantel(A, B, orders)
+    assert rho == pytest.approx(expected)
+    for order, value in zip(orders, null, strict=True):
+        assert value == pytest.approx(mantel(A, B[np.ix_(order, order)], orders)[0])
+
+
+def test_annak_finds_happy_families_alike(tree):
+    table = tree(num_controls=5)
+    generator = np.random.default_rng(2)
+    badly = generator.random(len(table))
+    shift = 4.0 * badly[:, None] * generator.standard_normal((len(table), 6))  # the worse, the further from all others
+    D, owner = networks(table, 3, np.ones(len(table)), shift)
+    layers = {"a": (D / D.max(), owner)}
+    assert annak(layers, table, badly, num_permutations=199)["a"]["p_annak_adjusted"] <= 0.02
+    found = annak(layers, table, generator.permutation(badly), num_permutations=199)["a"]
+    assert found["p_annak"] > 0.02
+    assert found["num_pairs"] == len(table) * (len(table) - 1) // 2
+
+
+def test_disagreement_equals_the_loop_over_pairs():
+    predicted = np.random.default_rng(3).integers(0, 4, size=(5, 30))
+    expected = np.mean([(predicted[i] != predicted[j]).mean() for i, j in combinations(range(5), 2)])
+    assert disagreement(predicted) == pytest.approx(expected)
+
+
+def test_predictors_and_partials_from_tables(sweep, rows):
+    store = sweep()
+    for number, trial in enumerate(tables.names(store, "trials")):
+        predicted = [np.where(np.arange(20) < number % 9 * replica // 2, 1, 0).tolist() for replica in range(4)]
+        columns = rows("predictions", 4, trial=trial, replica=np.arange(4), epoch=8, moment="epoch", split="test", predicted=predicted)
+        tables.write(store, "predictions", trial, columns)
+    spread_table, gap_table = spreads(store, ["cka"]), gaps(tables.read(store, "replicas"))
+    known = baselines(store, spread_table["trial"].unique())
+    assert set(known["baseline"]) == {"train_accuracy", "disagreement"}
+    found = predictors(store, spread_table, gap_table, known).set_index(["score", "layer", "predictor"])
+    row = found.loc[("spread/cka", "block1", "gap_accuracy")]
+    assert row["tau"] > 0.9
+    assert row["psi"] > 0.9
+    assert row["cmi"] > 0.3
+    assert abs(found.loc[("disagreement", "", "gap_accuracy"), "tau"]) < 0.5
+    assert "families with 1 scores" in found.loc[("train_accuracy", "", "gap_accuracy"), "reason"]
+    left = partials(spread_table, gap_table, known, num_permutations=199).set_index(["layer", "predictor", "given"])
+    assert left.loc[("block1", "gap_accuracy", "disagreement"), "rho"] > 0.9
+    assert left.loc[("block1", "gap_accuracy", "disagreement"), "p_holm"] < 0.05
+    explained = known.assign(value=known["trial"].map(gap_table.set_index("trial")["gap_accuracy"]))
+    none = partials(spread_table, gap_table, explained, num_permutations=199).set_index(["layer", "predictor", "given"])
+    assert not abs(none.loc[("block1", "gap_accuracy", "disagreement"), "rho"]) > 0.6
+
+
+def test_null_cka_is_the_mean_over_shuffles():
+    generator = np.random.default_rng(4)
+    X = generator.standard_normal((2, 12, 5)) @ np.diag([3.0, 1, 1, 0.3, 0.1])
+    measure = MEASURES["cka"]
+    shuffled = [1 - measure.distances([X[0], X[1][generator.permutation(12)]])[0, 1] ** 2 / 2 for _ in range(4000)]
+    assert null_cka(participation_ratios(X, np.ones(2, dtype=bool)), 12) == pytest.approx(np.mean(shuffled), abs=4 * np.std(shuffled) / 63)
+    assert participation_ratios(np.stack([np.eye(6), np.ones((6, 6))]), np.ones(2, dtype=bool)) == pytest.approx([5.0, np.nan], nan_ok=True)
+
+
+def test_spread_intervals_hold_the_spread_and_narrow_with_replicas():
+    generator = np.random.default_rng(5)
+    found = [spread(MEASURES["cka"].distances(generator.standard_normal((m, 20, 4)))) for m in (4, 30)]
+    low, high = spread_intervals([f.pairs for f in found] + [found[0].pairs[:1]], 500)
+    for index, one in enumerate(found):
+        assert low[index] < one.spread < high[index]
+    assert high[1] - low[1] < high[0] - low[0]
+    assert np.isnan(low[2])
