@@ -57,6 +57,15 @@ def correctness(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(predicted) == np.asarray(labels)
 
 
+def agreed_set(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether all present networks are right, `[epoch, sample]`; nothing is agreed upon by fewer than 2."""
+    absent = ~is_present(predicted)
+    result = np.ones(predicted.shape[1:], dtype=bool)
+    for right, gone in zip(correctness(predicted, labels), absent, strict=True):
+        result &= right | gone[:, None]
+    return result & ((~absent).sum(axis=0) > 1)[:, None]
+
+
 def agreement(predicted: np.ndarray, labels: np.ndarray) -> Agreement:
     """Agreement of the networks at every epoch. One epoch is in memory at a time, and a block of samples of its table of votes."""
     _check(predicted, labels)
@@ -160,7 +169,7 @@ def permutation_null(
     present = is_present(predicted)
     _, codes = np.unique(np.zeros(len(labels)) if strata is None else np.asarray(strata), return_inverse=True)
     sizes = np.bincount(codes)
-    result = np.full((4, predicted.shape[1]), np.nan)
+    mean, low, high, p = np.full((4, predicted.shape[1]), np.nan)
     tail = (1 - confidence) / 2
     for epoch, there in enumerate(present.T):
         if there.sum() < 2 or not len(labels):
@@ -174,9 +183,10 @@ def permutation_null(
             fresh = generator.hypergeometric(sizes - anyone, anyone - everyone, right - among)
             everyone, anyone = among, anyone + fresh
         null = everyone.sum(axis=1) / np.maximum(anyone.sum(axis=1), 1)
-        p = (1 + np.sum(null >= observed - 1e-12)) / (1 + num_permutations)
-        result[:, epoch] = (null.mean(), *np.quantile(null, [tail, 1 - tail]), p)
-    return PermutationNull(*result, num_permutations)
+        mean[epoch] = null.mean()
+        low[epoch], high[epoch] = np.quantile(null, [tail, 1 - tail])
+        p[epoch] = (1 + np.sum(null >= observed - 1e-12)) / (1 + num_permutations)
+    return PermutationNull(mean, low, high, p, num_permutations)
 
 
 def pair_agreement(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -200,7 +210,7 @@ def pair_agreement(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def fraction_correct(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The share of the present networks that are right, `[epoch, sample]`: Hacohen's TPa, whose histogram is bimodal. NaN if none is present."""
+    """The share of the present networks that are right, `[epoch, sample]`: Hacohen's TPa. NaN where no network is present."""
     num_present = is_present(predicted).sum(axis=0)[:, None]
     with np.errstate(invalid="ignore"):
         return correctness(predicted, labels).sum(axis=0) / np.where(num_present > 0, num_present, np.nan)

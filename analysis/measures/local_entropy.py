@@ -89,7 +89,7 @@ def _mean_entropy(num_samples: int, height: int, width: int, hashes: Callable[[i
         maps[map_of[inside] - begin, others[inside] % num_pixels] = 1
         repeated += np.bincount(chunk // num_pixels, _sum_c_log_c(maps, height, width), minlength=num_samples)
     area = WINDOW * WINDOW
-    return np.log2(area) - repeated / (area * num_windows)
+    return np.maximum(np.log2(area) - repeated / (area * num_windows), 0.0)  # a constant image would be a rounding below 0
 
 
 def _equal_pixels(
