@@ -12,11 +12,12 @@ from collections.abc import Callable
 import numpy as np
 
 WINDOW = 10  # pixels: windows are 10 x 10 at stride 1
-HASH_BITS = 14
-IMAGES_AT_ONCE = 64  # hash tables side by side
-PIXELS_AT_ONCE = 2**16  # of maps in a pass of box sums: what stays in the processor's cache
+HASH_BITS = 15  # slots of an image's hash table
+IMAGES_AT_ONCE = 16  # whose hash tables stay in the processor's cache
+PIXELS_AT_ONCE = 2**17  # of maps in a pass of box sums: what stays in the processor's cache
 
-Values = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of samples and pixels
+Hashes = Callable[[int, np.ndarray], None]  # write hashes of the pixels from a sample on, uint16 `[sample, pixel]`, below 2^HASH_BITS
+Values = Callable[[np.ndarray], np.ndarray]  # of pixels, numbered through all images
 
 
 def float_grey_entropy(images: np.ndarray) -> np.ndarray:
@@ -27,19 +28,22 @@ def float_grey_entropy(images: np.ndarray) -> np.ndarray:
     """
     if images.shape[1] == 1:
         return rounded_grey_entropy(images)
-    num_samples, num_channels, height, width = images.shape
-    colours = images.reshape(num_samples, num_channels, -1)
+    num_samples, _, height, width = images.shape
+    num_pixels = height * width
+    colours = images.reshape(num_samples, 3, num_pixels)
+    flat = colours.ravel()
 
     def hashes(begin: int, out: np.ndarray) -> None:
-        """Ten thousand times the grey, modulo 2^16: where greys are equal in float64, these are, too."""
+        """Ten thousand times the grey, modulo a power of 2: where greys are equal in float64, these are, too."""
         red, green, blue = colours[begin : begin + len(out)].transpose(1, 0, 2)
         np.multiply(red, np.uint16(2989), out=out)
         out += np.multiply(green, np.uint16(5870))
         out += np.multiply(blue, np.uint16(1140))
+        out &= np.uint16((1 << HASH_BITS) - 1)
 
-    def grey(sample: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-        red, green, blue = colours[sample, :, pixel].T
-        return 0.2989 * red + 0.5870 * green + 0.1140 * blue
+    def grey(pixels: np.ndarray) -> np.ndarray:
+        at = pixels + pixels // num_pixels * (2 * num_pixels)
+        return 0.2989 * flat[at] + 0.5870 * flat[at + num_pixels] + 0.1140 * flat[at + 2 * num_pixels]
 
     return _mean_entropy(num_samples, height, width, hashes, grey)
 
@@ -47,12 +51,13 @@ def float_grey_entropy(images: np.ndarray) -> np.ndarray:
 def rounded_grey_entropy(images: np.ndarray) -> np.ndarray:
     """Entropy in bits `[sample]` of that grey rounded to whole numbers (half to even), of images uint8 `[sample, channel, y, x]`."""
     num_samples, _, height, width = images.shape
-    grey = rounded_grey(images).reshape(num_samples, -1)
+    grey = rounded_grey(images).ravel()
 
     def hashes(begin: int, out: np.ndarray) -> None:
-        out[:] = grey[begin : begin + len(out)]
+        out.ravel()[:] = grey[begin * height * width :][: out.size]
+        out &= np.uint16((1 << HASH_BITS) - 1)
 
-    return _mean_entropy(num_samples, height, width, hashes, lambda sample, pixel: grey[sample, pixel])
+    return _mean_entropy(num_samples, height, width, hashes, lambda pixels: grey[pixels])
 
 
 def rounded_grey(images: np.ndarray) -> np.ndarray:
@@ -66,19 +71,18 @@ def rounded_grey(images: np.ndarray) -> np.ndarray:
     return (half_up - ((rest == 0) & (half_up % 2 == 1))).astype(np.uint8)
 
 
-def _mean_entropy(num_samples: int, height: int, width: int, hashes: Callable[[int, np.ndarray], None], value: Values) -> np.ndarray:
-    """Mean entropy `[sample]`; `hashes` writes those of the pixels uint16 `[sample, pixel]` from a sample on."""
+def _mean_entropy(num_samples: int, height: int, width: int, hashes: Hashes, values: Values) -> np.ndarray:
+    """Mean entropy over all windows, `[sample]`."""
     num_windows = (height - WINDOW + 1) * (width - WINDOW + 1)
     if height < WINDOW or width < WINDOW:
         return np.full(num_samples, np.nan)
     num_pixels = height * width
-    firsts, others = _equal_pixels(num_samples, num_pixels, hashes, value)
+    firsts, others = _equal_pixels(num_samples, num_pixels, hashes, values)
     # A map for each value that repeats, numbered in the order of the images.
-    stands = np.zeros(num_samples * num_pixels, dtype=bool)
-    stands[firsts] = True
-    starts = np.flatnonzero(stands)
     order = np.argsort(firsts)
-    others, map_of = others[order], np.searchsorted(starts, firsts[order])
+    firsts, others = firsts[order], others[order]
+    new = np.diff(firsts, prepend=-1) > 0
+    starts, map_of = firsts[new], np.cumsum(new) - 1
     repeated = np.zeros(num_samples)
     at_once = max(1, PIXELS_AT_ONCE // num_pixels)
     for begin in range(0, len(starts), at_once):
@@ -92,40 +96,50 @@ def _mean_entropy(num_samples: int, height: int, width: int, hashes: Callable[[i
     return np.maximum(np.log2(area) - repeated / (area * num_windows), 0.0)  # a constant image would be a rounding below 0
 
 
-def _equal_pixels(
-    num_samples: int, num_pixels: int, hashes: Callable[[int, np.ndarray], None], value: Values
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (numbered through all images) that equal another of their image: the one that stands for all equal to it, and the other.
+def _equal_pixels(num_samples: int, num_pixels: int, hashes: Hashes, values: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that equal another of their image, numbered through all images: the one that stands for all equal to it, and the other.
 
     In a hash table every pixel writes its number into its slot, and the last one stays. Who finds itself there stands for its value, who
-    finds its equal there is done, and the others try again among themselves.
+    finds its equal there is done, and the others try again among themselves, those of all images together.
     """
-    # Buffers that are used again: fresh memory costs more than the arithmetic.
-    local = np.tile(np.arange(num_pixels, dtype=np.min_scalar_type(num_pixels)), IMAGES_AT_ONCE)
-    table = np.empty(IMAGES_AT_ONCE << HASH_BITS, dtype=local.dtype)
+    losers, winners = _first_round(num_samples, num_pixels, hashes)
+    found = []
+    while len(losers):
+        value = values(losers)
+        equal = (value == values(winners)) & (losers // num_pixels == winners // num_pixels)
+        found.append((winners[equal], losers[equal]))
+        pending, value = losers[~equal], value[~equal]
+        table = np.empty(1 << (4 * len(pending)).bit_length(), dtype=np.intp)
+        slot = (np.rint(value * 1e4).astype(np.intp) + pending // num_pixels * 7919) & (len(table) - 1)
+        table[slot] = pending
+        stands = table[slot]
+        lost = stands != pending
+        losers, winners = pending[lost], stands[lost]
+    if not found:
+        return losers, losers
+    return np.concatenate([first for first, _ in found]), np.concatenate([other for _, other in found])
+
+
+def _first_round(num_samples: int, num_pixels: int, hashes: Hashes) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that did not find themselves in a table of their own image, and whom they found."""
+    # Buffers that are used again, and as few bytes as will do: memory costs more here than arithmetic.
+    number = np.tile(np.arange(num_pixels, dtype=np.min_scalar_type(num_pixels)), IMAGES_AT_ONCE)
+    table = np.empty(IMAGES_AT_ONCE << HASH_BITS, dtype=number.dtype)
     hashed = np.empty((IMAGES_AT_ONCE, num_pixels), dtype=np.uint16)
     slots = np.empty((IMAGES_AT_ONCE, num_pixels), dtype=np.intp)
     rows = np.arange(IMAGES_AT_ONCE)[:, None] << HASH_BITS
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    losers, winners = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
     for begin in range(0, num_samples, IMAGES_AT_ONCE):
         n = min(IMAGES_AT_ONCE, num_samples - begin)
         hashes(begin, hashed[:n])
-        hashed &= np.uint16((1 << HASH_BITS) - 1)
         np.add(hashed[:n], rows[:n], out=slots[:n])
-        slot, number = slots[:n].ravel(), local[: n * num_pixels]
-        while len(slot):
-            table[slot] = number
-            stands = table[slot]
-            lost = np.flatnonzero(stands != number)
-            slot, number, winner = slot[lost], number[lost], stands[lost]
-            sample = (slot >> HASH_BITS) + begin
-            equal = value(sample, number) == value(sample, winner)
-            offset = sample[equal] * num_pixels
-            found.append((offset + winner[equal], offset + number[equal]))
-            slot, number = slot[~equal], number[~equal]
-    if not found:
-        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
-    return np.concatenate([first for first, _ in found]), np.concatenate([other for _, other in found])
+        slot, own = slots[:n].ravel(), number[: n * num_pixels]
+        table[slot] = own
+        stands = table[slot]
+        lost = np.flatnonzero(stands != own)
+        losers.append(lost + begin * num_pixels)
+        winners.append(losers[-1] - own[lost] + stands[lost])
+    return np.concatenate(losers), np.concatenate(winners)
 
 
 def _sum_c_log_c(maps: np.ndarray, height: int, width: int) -> np.ndarray:
