@@ -130,8 +130,10 @@ def _within(table: pd.DataFrame) -> Design:
     key = pd.DataFrame({"control": table["control"], "line": after, "epoch": table["swap_epoch"].astype("Int64")}).dropna()
     # A schedule that occurs twice under a control, as it does under two settings of the probes, is another line.
     key["line"] = key["line"] + "#" + key.groupby(["control", "line", "epoch"]).cumcount().astype(str)
-    epochs = key.sort_values("epoch").groupby(["control", "line"])["epoch"].agg(tuple).rename("epochs")
-    key = key.join(epochs, on=["control", "line"])
+    swaps: dict[tuple[str, str], list[int]] = {}
+    for control, line, epoch in sorted(zip(key["control"], key["line"], key["epoch"], strict=True)):
+        swaps.setdefault((control, line), []).append(int(epoch))
+    key["epochs"] = [tuple(swaps[of]) for of in zip(key["control"], key["line"], strict=True)]
     classes: list[np.ndarray] = []
     chosen: list[int] = []
     blocks: list[int] = []

@@ -27,7 +27,8 @@ from analysis.verdict import MIN_FAMILIES, PRIMARY_MOMENT
 AXES = ("first_activation", "first_loss", "last_activation", "last_loss", "swap_epoch")
 COLUMNS = [
     "score", "layer", "predictor", "tau", "tau_se", "psi", "psi_se", "psi_axes", "cmi", "sign_error_mean", "sign_error_90",
-    "sign_error_worst", "num_environments", "num_families", "num_controls", "reason", "estimator",
+    "sign_error_worst", "num_environments", "sign_error_weighted", "num_environments_weighted",
+    "num_families", "num_controls", "reason", "estimator",
 ]  # fmt: skip
 PARTIAL_COLUMNS = [
     "measure", "moment", "layer", "predictor", "given", "rho", "p", "p_holm", "num_families", "num_controls", "reason", "scheme",
@@ -35,7 +36,8 @@ PARTIAL_COLUMNS = [
 ]  # fmt: skip
 ESTIMATOR = (
     "Kendall's tau-b over families; granulated Kendall psi over the axes of the space (Jiang et al. 2020); normalized conditional mutual "
-    "information, at most 2 axes given; robust sign error over environments (Dziugaite et al. 2020); errors by a jackknife over controls"
+    "information, at most 2 axes given; robust sign error over environments, all pairs alike, and as Dziugaite et al. (2020) weight "
+    "them by what the test samples can tell; errors by a jackknife over controls"
 )
 
 
@@ -94,7 +96,7 @@ def _scored(score: np.ndarray, gap: np.ndarray, settings: pd.DataFrame, num_test
     codes = np.stack([np.unique(axes[name].to_numpy(str), return_inverse=True)[1] for name in axes], axis=1)
     controls = settings["control"].to_numpy(str)
     psi, by_axis = granulated_kendall(score, gap, codes)
-    error = sign_error(score, gap, codes, num_test)
+    error, weighted = sign_error(score, gap, codes), sign_error(score, gap, codes, num_test)
     left_out = []
     for control in np.unique(controls):
         kept = controls != control
@@ -113,6 +115,8 @@ def _scored(score: np.ndarray, gap: np.ndarray, settings: pd.DataFrame, num_test
         "sign_error_90": error.quantile,
         "sign_error_worst": error.worst,
         "num_environments": error.num_environments,
+        "sign_error_weighted": weighted.mean if num_test else np.nan,
+        "num_environments_weighted": weighted.num_environments if num_test else 0,
         "num_controls": len(np.unique(controls)),
     }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 
-import numpy as np
 import pandas as pd
 
+from analysis import report_networks
 from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
+from analysis.html import interval, table, with_p
+from analysis.html import number as number
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 
@@ -89,9 +91,9 @@ def render(
         _associations(associations, _estimators(associations)),
         "</details>",
         "<h2>Happy against unhappy families</h2>",
-        _happy(happy),
+        report_networks.happy_unhappy(happy),
         "<h2>Does spread say more than what is cheaper to know?</h2>",
-        *_beside(annak, predictors, partial),
+        *report_networks.beside(annak, predictors, partial),
         "<h2>Most extreme families</h2>",
         _extremes(spreads, gaps),
         "<h2>What failed, diverged or was left out</h2>",
@@ -112,38 +114,6 @@ def render(
     )
 
 
-def number(value: object, digits: int = 3) -> str:
-    """A value as text: numbers to so many significant digits, whole numbers whole, a missing value as a dash."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    if isinstance(value, (float, np.floating)) and not float(value).is_integer():
-        return f"{value:.{digits}g}"
-    return f"{int(value)}" if isinstance(value, (float, np.floating)) and np.isfinite(value) else str(value)
-
-
-def interval(low: float, high: float) -> str:
-    return f"[{number(low)}, {number(high)}]" if np.isfinite(low) else "–"
-
-
-def _table(rows: pd.DataFrame, caption: str = "") -> str:
-    """A DataFrame as an HTML table, everything escaped, numbers to the right."""
-    if rows.empty:
-        return "<p class='soft'>none</p>"
-    numeric = [pd.api.types.is_numeric_dtype(rows[column]) for column in rows]
-
-    def cells(values: Iterable[object], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=number' if right else ''}>{escape(number(value))}</{tag}>"
-            for value, right in zip(values, numeric, strict=True)
-        )
-
-    lines = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows.itertuples(index=False, name=None))
-    return (
-        f"<div class='scroll'><table>{f'<caption>{escape(caption)}</caption>' if caption else ''}"
-        f"<thead><tr>{cells(rows.columns, 'th')}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
 def _estimators(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
@@ -159,7 +129,7 @@ def _estimators(rows: pd.DataFrame) -> str:
 
 
 def _associations(rows: pd.DataFrame, caption: str) -> str:
-    return _table(
+    return table(
         pd.DataFrame(
             {
                 "measure": rows["measure"],
@@ -173,7 +143,7 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
                 "detectable": rows["detectable_rho"],
                 "weighted": rows["rho_weighted"],
                 "tau": rows["tau"],
-                "functions left in": [_with_p(*pair) for pair in zip(rows["rho_blocks"], rows["p_blocks"], strict=True)],
+                "functions left in": [with_p(*pair) for pair in zip(rows["rho_blocks"], rows["p_blocks"], strict=True)],
                 "all": rows["rho_all"],
                 "families": rows["num_families"],
                 "alone": rows["num_alone"],
@@ -183,68 +153,6 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
         ),
         caption,
     )
-
-
-def _happy(rows: pd.DataFrame) -> str:
-    if rows.empty:
-        return "<p class='soft'>none</p>"
-    row = rows.iloc[0]
-    caption = (
-        f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, bias-adjusted, differences "
-        f"between families included; effect is Hedges' g; intervals from {number(row['num_bootstrap'])} resamples of controls, then "
-        f"families. p: PERMDISP's distances after what blocks and last functions share is taken out of the networks, "
-        f"{number(row['num_permutations'])} exchanges of lines within controls, max-T over layers; p (location): partial "
-        "PERMANOVA under the same exchanges."
-    )
-    return _table(
-        pd.DataFrame(
-            {
-                "measure": rows["measure"],
-                "layer": rows["layer"],
-                "happy": rows["dispersion_happy"],
-                "unhappy": rows["dispersion_unhappy"],
-                "difference": rows["difference"],
-                "95 % interval": [interval(*pair) for pair in zip(rows["difference_low"], rows["difference_high"], strict=True)],
-                "effect": rows["effect_size"],
-                "F": rows["f"],
-                "p": rows["p"],
-                "p (max-T)": rows["p_adjusted"],
-                "p (location)": rows["p_location_adjusted"],
-                "families": [
-                    f"{number(a)} + {number(b)}" for a, b in zip(rows["num_families_happy"], rows["num_families_unhappy"], strict=True)
-                ],
-                "networks": [
-                    f"{number(a)} + {number(b)}" for a, b in zip(rows["num_networks_happy"], rows["num_networks_unhappy"], strict=True)
-                ],
-                "verdict": rows["verdict"] + rows["reason"].map(lambda reason: f" ({reason})" if reason else ""),
-            }
-        ),
-        caption,
-    )
-
-
-def _with_p(value: float, p: float) -> str:
-    return f"{value:+.2f} (p = {number(p, 2)})" if np.isfinite(value) else "–"
-
-
-def _beside(annak: pd.DataFrame, predictors: pd.DataFrame, partial: pd.DataFrame) -> list[str]:
-    """Spread beside the baselines, what is left of it beside them, and the model test."""
-    scored = predictors[predictors["predictor"] == PRIMARY_PREDICTOR]
-    columns = ["score", "layer", "tau", "tau_se", "psi", "psi_se", "cmi", "sign_error_mean", "sign_error_worst", "num_families"]
-    left = partial[(partial["predictor"] == PRIMARY_PREDICTOR) & (partial["measure"] == PRIMARY_MEASURE)]
-    alike = annak[annak["measure"] == PRIMARY_MEASURE]
-    return [
-        _table(scored[columns], f"Predictors of {PRIMARY_PREDICTOR}. {scored['estimator'].iloc[0] if len(scored) else ''}."),
-        _table(
-            left[["layer", "given", "rho", "p", "p_holm", "num_families", "reason"]],
-            f"Spread ({PRIMARY_MEASURE}) and {PRIMARY_PREDICTOR} with a third number held fixed; restricted permutations, Holm.",
-        ),
-        _table(
-            alike[["layer", "rho_annak", "p_annak", "p_annak_adjusted", "rho_neighbour", "p_neighbour", "num_families", "reason"]],
-            "Are the families that generalize well all alike, and the others each like none? "
-            + (alike["estimator"].iloc[0] if len(alike) else ""),
-        ),
-    ]
 
 
 def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> str:
@@ -264,7 +172,7 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     if len(mean) > 2 * num_rows:
         mean = pd.concat([mean.head(num_rows), mean.tail(num_rows)])
     mean = mean.rename(columns={f"{PRIMARY_PREDICTOR}_se": "SE of the gap", "replicas": "replicas (fewest)"})
-    return _table(
+    return table(
         mean,
         f"By spread ({MEASURES[PRIMARY_MEASURE].spread_title}) at {PRIMARY_MOMENT}, mean over layers; "
         f"{PRIMARY_PREDICTOR} is the mean over replicas that did not diverge, SE its standard error.",
@@ -283,7 +191,7 @@ def _left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame) -
     dropped = spreads[(spreads["num_dropped"] > 0) & (spreads["measure"] == spreads["measure"].min())]
     if len(dropped):
         lines.append(
-            _table(
+            table(
                 dropped.groupby(["moment", "layer"], sort=False, as_index=False).agg(
                     replicas_dropped=("num_dropped", "sum"),
                     families_affected=("trial", "nunique"),
@@ -294,7 +202,7 @@ def _left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame) -
         )
     failed = trials[trials["status"] != "done"]
     if len(failed):
-        lines.append(_table(failed[["trial", "schedule", "status", "error_type", "error_message"]]))
+        lines.append(table(failed[["trial", "schedule", "status", "error_type", "error_message"]]))
     return "\n".join(lines)
 
 
@@ -312,7 +220,7 @@ def _provenance(trials: pd.DataFrame) -> str:
         for base, group in trials.dropna(subset="recipe").groupby("base")
     )
     spent = f"<p class='soft'>{hours:.3g} hours of training and recording in the latest attempts.</p>"
-    return f"{_table(rows)}{spent}{recipes}"
+    return f"{table(rows)}{spent}{recipes}"
 
 
 def _indented(text: str) -> str:

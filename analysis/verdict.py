@@ -70,6 +70,7 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     replicas = str(low) if low == high else f"{low} to {high}"
     layers = ", ".join(f"{row['layer']} {_layer(row)}" for row in tested.to_dict("records"))
     alone = f"; {top['num_alone']} more have none to be exchanged for" if top["num_alone"] else ""
+    left_in = ", ".join(f"{layer} {rho:+.2f}" for layer, rho in zip(tested["layer"], tested["rho_blocks"], strict=True))
     needed = f" About {tested['families_needed'].max()} families would decide every layer." if "undecided" in set(tested["verdict"]) else ""
     text = (
         f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Correlation of aligned ranks over {top['num_families']} families "
@@ -78,7 +79,8 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
         f"rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}] (controls, lines and replicas "
         f"resampled), p = {top['p_adjusted']:.2g} (permutations {top['scheme']}; max-T over {len(tested)} layers). Layers at "
         f"{top['alpha']:g}, no effect meaning an interval within ±{top['bound']:g}: {layers}. An association of "
-        f"{tested['detectable_rho'].max():.2f} would have been found in any layer with 80 % power.{needed}"
+        f"{tested['detectable_rho'].max():.2f} would have been found in any layer with 80 % power.{needed} With what the last "
+        f"functions do on their own left in, exploratory: {left_in}."
     )
     rho, rho_low, rho_high, p_adjusted = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_adjusted"))
     return Verdict(answer, text, int(top["num_families"]), str(top["layer"]), rho, rho_low, rho_high, p_adjusted)

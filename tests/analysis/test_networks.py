@@ -95,8 +95,8 @@ def test_predictors_and_partials_from_tables(sweep, rows):
     assert set(known["baseline"]) == {"train_accuracy", "disagreement"}
     found = predictors(store, spread_table, gap_table, known).set_index(["score", "layer", "predictor"])
     row = found.loc[("spread/cka", "block1", "gap_accuracy")]
-    assert row["tau"] > 0.9
-    assert row["psi"] > 0.9
+    assert row["tau"] > 0.8
+    assert row["psi"] > 0.7
     assert row["cmi"] > 0.3
     assert abs(found.loc[("disagreement", "", "gap_accuracy"), "tau"]) < 0.5
     assert "families with 1 scores" in found.loc[("train_accuracy", "", "gap_accuracy"), "reason"]
