@@ -197,11 +197,12 @@ class Probes(Section):
     )
     predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every evaluation.")
     baselines: Annotated[list[Baseline], Unique, BeforeValidator(_baselines)] = Field(
-        list(BASELINES),
-        description="Other predictors of the generalization gap, recorded at the end of training: true for all, false for none, or a list.",
+        [name for name in BASELINES if name != "sharpness"],
+        description="Other predictors of the generalization gap, recorded at the end of training: true for all, false for none, or a list. "
+        "The default is all but sharpness, which costs more than all others.",
     )
     sharpness_directions: int = Field(
-        2, ge=1, description="Random perturbations of each size that the baseline sharpness averages over; more are dearer, and less noisy."
+        4, ge=1, description="Random perturbations of each size that the baseline sharpness averages over; more are dearer, and less noisy."
     )
     stitching: Stitching | None = Field(
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."

@@ -1,6 +1,6 @@
 """What is held against spread as a predictor of the generalization gap: measures of one network, batched over replicas.
 
-Every function takes leading axes of replicas and gives one value for each. docs/measures.md has sources and caveats.
+Every function takes leading axes of replicas and gives one value for each. docs/baselines.md has sources and caveats.
 """
 
 from __future__ import annotations
