@@ -39,3 +39,6 @@ class Table:
 
 
 VERSION = Column("schema_version", SHORT, "version of this schema; readers refuse a newer one")
+TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
+SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
+REPLICA = Column("replica", SHORT, "index of the network within its family")

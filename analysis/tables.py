@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.probe_tables import BASELINES, STITCHING
 from analysis.runs import RUNS
-from analysis.schema import FLAG, FLOAT, INT, SHORT, TEXT, VERSION, Column, Table
+from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 from analysis.storage import Store
 
 SCHEMA_VERSION = 1
@@ -25,9 +26,6 @@ LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "a
 MAX_ROW_GROUP_BYTES = 16 * 2**20
 _FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
 
-_TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
-_SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
-_REPLICA = Column("replica", SHORT, "index of the network within its family")
 _EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")
 _SPLIT = Column("split", TEXT, "train, val or test")
 
@@ -46,8 +44,8 @@ _TABLES = (
         "a family; written last, so that a row with status `done` means that all its tables are there",
         (
             VERSION,
-            _TRIAL,
-            _SCHEDULE,
+            TRIAL,
+            SCHEDULE,
             Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
             Column("control", TEXT, "id of the family with the same first phase and no swap; its own id for a control"),
             Column("swapped", TEXT, "what the first swap exchanges: none, activation, loss or both"),
@@ -91,9 +89,9 @@ _TABLES = (
         "a network at the end of its training",
         (
             VERSION,
-            _TRIAL,
-            _SCHEDULE,
-            _REPLICA,
+            TRIAL,
+            SCHEDULE,
+            REPLICA,
             Column("seed", pa.int64(), "seed of the initial weights, the data order and the augmentation"),
             *_final("train", "training"),
             *_final("val", "validation"),
@@ -122,8 +120,8 @@ _TABLES = (
         "a replica on a split, at the end of an epoch (`epoch`) or right after a swap (`after_swap`)",
         (
             VERSION,
-            _TRIAL,
-            _REPLICA,
+            TRIAL,
+            REPLICA,
             _EPOCH,
             Column(
                 "moment",
@@ -144,8 +142,8 @@ _TABLES = (
         "a replica at the end of an epoch or right after a swap, on the train or test split",
         (
             VERSION,
-            _TRIAL,
-            _REPLICA,
+            TRIAL,
+            REPLICA,
             _EPOCH,
             Column("moment", TEXT, "epoch or after_swap, as in `epochs`"),
             _SPLIT,
@@ -161,8 +159,8 @@ _TABLES = (
         "a probe sample (or a position of it) in a layer of a replica at a moment",
         (
             VERSION,
-            _TRIAL,
-            _REPLICA,
+            TRIAL,
+            REPLICA,
             Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
             _EPOCH,
             Column("layer", TEXT, "name of the layer; its output is recorded in evaluation mode"),
@@ -174,6 +172,8 @@ _TABLES = (
             Column("activation", pa.list_(FLOAT), "the features"),
         ),
     ),
+    BASELINES,
+    STITCHING,
     RUNS,
     Table(
         "samples",

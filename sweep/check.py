@@ -28,6 +28,7 @@ from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
+from trainables.probes.stitching import check_stitching
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
 
@@ -83,6 +84,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             attempt("resources.executor", choose_executor, config.resources.executor, where, model, data.image_shape, data.num_classes)
             if built is not None and config.probes.layers is not None:
                 attempt("probes.layers", check_layers, built, config.probes.layers)
+            if built is not None and config.probes.stitching is not None:
+                attempt("probes.stitching", check_stitching, config.probes.stitching, built, data.image_shape)
             if built is not None:
                 problems += check_objectives(config, config.probes.layers or default_layers(built))
     problems += check_search(config)

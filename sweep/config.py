@@ -7,7 +7,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -239,7 +239,8 @@ def _section(path: list[str | int]) -> type[BaseModel] | None:
             continue
         else:
             field = getattr(found, "model_fields", {}).get(part)
-            found = field.annotation if field is not None else None
+            kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()  # a section, or one or null
+            found = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 

@@ -30,8 +30,8 @@ from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 
 # Fitted to the tables of the recipes cells, breastmnist and quick: bytes on disk per byte of activations, per row group of them,
-# per predicted class, and of all other tables per family.
-_ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 33_000
+# per predicted class, of a table of the end (baselines, stitching), and of all other tables per family.
+_ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _END_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 3500, 33_000
 # What of a training recipe does not change what an epoch costs.
 _COSTS_NOTHING = {"epochs", "replicas", "first_seed", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs"}
 
@@ -231,7 +231,8 @@ def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str,
         num_evaluations = _num_evaluations(planned.schedule, config)
         predicted = (len(data.train.labels) + len(data.test.labels)) * num_evaluations * replicas * config.probes.predictions
         of_activations = num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
-        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + _FAMILY_BYTES
+        at_end = (bool(config.probes.baselines) + (config.probes.stitching is not None)) * _END_BYTES
+        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + at_end + _FAMILY_BYTES
         most_records = max(most_records, num_looks * values_bytes + predicted * 2)
     names_bytes = 64_000  # header: names and shapes
     state_bytes = sum(t.nbytes for t in training.state().values()) * 2 / len(training.replicas.seeds) * replicas  # momentum is yet to come

@@ -20,8 +20,10 @@ from trainables.executors import Wanted
 from trainables.models import build
 from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
+from trainables.probes.baselines import BaselinesProbe
 from trainables.probes.curves import CurvesProbe
 from trainables.probes.predictions import PredictionsProbe
+from trainables.probes.stitching import StitchingProbe
 from trainables.recipe import BaseRecipe, Probes
 from trainables.replicas import Executor
 from trainables.rows import replica_columns, trial_row, write_trial
@@ -96,11 +98,13 @@ class _Attempt:
         self.trial = self.base.trial_name(schedule, family.probes)
         self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
         self.setting = setting(family.probes, device, self.training.executor, torch.get_num_threads())
-        model = build(recipe.model, data.image_shape, data.num_classes)
+        activations = ActivationsProbe(family.probes, data, build(recipe.model, data.image_shape, data.num_classes), self.training.device)
         self.probes: list[Probe] = [
             CurvesProbe(recipe.training, schedule, self.training.steps_per_epoch),
             PredictionsProbe(family.probes.predictions),
-            ActivationsProbe(family.probes, data, model, self.training.device),
+            activations,
+            BaselinesProbe(family.probes, schedule, data, activations),
+            StitchingProbe(family.probes.stitching, schedule),
         ]
         self.started_from: str | None = None
         self.started_at = 0
@@ -188,7 +192,7 @@ class _Attempt:
 
 def setting(probes: Probes, device: str, executor: Executor, num_threads: int) -> dict[str, Any]:
     """What the file of a training state depends on beside its history: what was recorded, and what rounds the numbers."""
-    return {"probes": probes.model_dump(mode="json"), "device": device, "executor": executor, "num_threads": num_threads}
+    return {"probes": probes.on_the_way, "device": device, "executor": executor, "num_threads": num_threads}
 
 
 def free_gpu() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -146,6 +146,32 @@ class Training(Section):
         return self
 
 
+Baseline = Literal["calibration", "disagreement", "margins", "norms", "distance", "sharpness", "participation_ratio", "separability"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+
+def _baselines(value: Any) -> Any:
+    """True and false as lists, and lists in one order, so that what is the same has one name."""
+    if isinstance(value, bool):
+        return list(BASELINES) if value else []
+    known = isinstance(value, list) and all(name in BASELINES for name in value)
+    return sorted(value, key=BASELINES.index) if known else value
+
+
+class Stitching(Section):
+    """Networks made of the lower part of one replica and the upper part of another: how much worse they are."""
+
+    layers: Annotated[list[str], Unique, Field(min_length=1)] | None = Field(
+        None, description="Parts of the network after which it is cut; null takes its main blocks, the head aside."
+    )
+    steps: int = Field(50, ge=0, description="Steps of training of the map in between, from its least-squares fit; 0 leaves it at that.")
+    learning_rate: float = Field(0.001, gt=0.0, description="Learning rate of these steps (Adam).")
+    pairs: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Ordered pairs of different replicas that are stitched, drawn by seed; null takes all."
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the training batches and of the choice of pairs.")
+
+
 class Probes(Section):
     """What is recorded. Does not influence training."""
 
@@ -170,6 +196,31 @@ class Probes(Section):
         description="Epochs between evaluations (tables epochs, predictions); the start, both sides of a swap and the end have one, too.",
     )
     predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every evaluation.")
+    baselines: Annotated[list[Baseline], Unique, BeforeValidator(_baselines)] = Field(
+        [name for name in BASELINES if name != "sharpness"],
+        description="Other predictors of the generalization gap, recorded at the end of training: true for all, false for none, or a list. "
+        "The default is all but sharpness, which costs more than all others.",
+    )
+    sharpness_directions: int = Field(
+        4, ge=1, description="Random perturbations of each size that the baseline sharpness averages over; more are dearer, and less noisy."
+    )
+    stitching: Stitching | None = Field(
+        None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
+    )
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
+
+        So a family is not taken for one whose tables lack what an option added since records.
+        """
+        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines"})
+        return key | {"baselines": self.baselines} if self.baselines else key
+
+    @property
+    def on_the_way(self) -> dict[str, Any]:
+        """What of this decides what is recorded before the end of training."""
+        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching"})
 
 
 class BaseRecipe(Section):

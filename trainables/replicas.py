@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
@@ -40,12 +41,8 @@ class Replicas:
         precision: Precision = "float32",
     ) -> None:
         """`batch_shape` is that of a replica's training batch `[sample, channel, height, width]`: executors may cut their work by it."""
-        self.seeds, self.device, self.batch_shape, self.precision = seeds, device, batch_shape, precision
-        models = []
-        for seed in seeds:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(stream_seed(seed, "init"))
-                models.append(build())
+        self.build, self.seeds, self.device, self.batch_shape, self.precision = build, seeds, device, batch_shape, precision
+        models = self.initial()
         self.is_random = is_random(models[0])
         self._shapes = {name: (len(seeds), *p.shape) for name, p in models[0].named_parameters()}
         sizes = [math.ceil(math.prod(shape) / _ALIGNMENT) * _ALIGNMENT for shape in self._shapes.values()]
@@ -59,6 +56,15 @@ class Replicas:
         for name, stacked in self.named(self.weights).items():
             stacked.copy_(torch.stack([dict(m.named_parameters())[name].detach() for m in models]))
         self._attach(models)
+
+    def initial(self) -> list[nn.Module]:
+        """The networks as they were before any training, built anew from their seeds."""
+        models = []
+        for seed in self.seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(stream_seed(seed, "init"))
+                models.append(self.build())
+        return models
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector such as `weights` as stacked views `[replica, ...]` by parameter name, convolutions laid out channels_last."""
@@ -96,6 +102,18 @@ class Replicas:
     def swap(self, activation: Callable[[Tensor], Tensor]) -> None:
         for module in self.modules:
             swap_activation(module, activation)
+
+    @contextmanager
+    def altered(self) -> Iterator[dict[str, Tensor]]:
+        """Parameters and buffers by name, stacked `[replica, ...]`, to be changed in place for a while: put back bit for bit at the end."""
+        kept = self.weights.detach().clone(), {name: buffer.clone() for name, buffer in self.buffers.items()}
+        try:
+            with torch.no_grad():
+                yield {**self.named(self.weights), **self.buffers}
+        finally:
+            self.weights.detach().copy_(kept[0])
+            for name, buffer in kept[1].items():
+                self.buffers[name].copy_(buffer)
 
     def train_mode(self, training: bool) -> None:
         for module in self.modules:

@@ -147,7 +147,7 @@ class Base:
     def trial_name(self, schedule: Schedule, probes: Probes) -> str:
         """A family's id: the digest of its schedule, its base recipe, and what is recorded of it."""
         phases = ",".join([phase.text for phase in schedule.phases])
-        recorded = canonical(probes.model_dump(mode="json", exclude_defaults=True))
+        recorded = canonical(probes.key)
         return "t" + _digest(f'{{"base":{self._text},"phases":[{phases}],"probes":{recorded}}}')
 
     def description(self, schedule: Schedule, probes: Probes) -> dict[str, Any]:

@@ -45,10 +45,12 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
 
 @dataclass
 class Evaluation:
-    """Metrics `[replica, split, metric]` (orders SPLITS, METRICS) and predicted classes `[replica, sample]` of each split."""
+    """Metrics `[replica, split, metric]` (orders SPLITS, METRICS), and of each split the predicted classes `[replica, sample]` and what
+    they come from, logits `[replica, sample, class]` on the device."""
 
     metrics: Tensor
     predicted: dict[str, Tensor]
+    logits: dict[str, Tensor]
 
 
 class FamilyTraining:
@@ -151,7 +153,7 @@ class FamilyTraining:
             ]
             rows.append(torch.stack(values, 1).cpu().masked_fill(dead[:, None], torch.nan))
             predicted[name] = classes.cpu().to(torch.int16).masked_fill(dead[:, None], -1)
-        return Evaluation(torch.stack(rows, 1), predicted)
+        return Evaluation(torch.stack(rows, 1), predicted, logits)
 
     def state(self) -> dict[str, Tensor]:
         """The training state as stacked tensors `[replica, ...]`: weights, buffers, optimizer state, and who diverged when."""

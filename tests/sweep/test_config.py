@@ -57,6 +57,11 @@ def test_overrides_are_yaml():
             ["training.replcias=4"],
             r"training\.replcias: unknown key; did you mean 'replicas'\? allowed: epochs, batch_size",
         ),
+        (
+            ["probes.baselines=[sharpnes]"],
+            r"probes\.baselines\[0\]: 'sharpnes' is unknown; did you mean 'sharpness'\? allowed: calibration",
+        ),
+        (["probes.stitching={step: 3}"], r"probes\.stitching\.step: unknown key; did you mean 'steps'\? allowed: layers, steps"),
         (["trainnig.replicas=4"], r"trainnig: unknown key; did you mean 'training'\?"),
         (["data.sise=4"], r"data\.sise: unknown key; .*image_size"),
         (["data.source=nzp"], r"data\.source: 'nzp' is unknown; did you mean 'npz'\? allowed: cells, npz"),

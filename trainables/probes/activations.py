@@ -14,6 +14,7 @@ from trainables.data import Dataset
 from trainables.models import check_layers, default_layers, record
 from trainables.probes import Look, parse_key
 from trainables.recipe import Probes
+from trainables.replicas import Replicas
 from trainables.streams import stream
 
 
@@ -57,6 +58,11 @@ class ActivationsProbe:
     def look(self, look: Look) -> None:
         if look.moment not in self.config.moments and not (look.moment == "epoch" and look.epoch in self.config.epochs):
             return
+        for layer, values in self.measure(look.training.replicas).items():
+            self.records[look.key(layer)] = values.cpu()
+
+    def measure(self, replicas: Replicas) -> dict[str, Tensor]:
+        """Each layer's rows on the probe set `[replica, row, feature]`."""
         shapes: dict[str, Tensor] = {}
 
         def features(model: nn.Module, batch: Tensor) -> Tensor:
@@ -64,12 +70,11 @@ class ActivationsProbe:
             shapes.update({layer: torch.tensor(found[layer].shape[1:]) for layer in self.layers})
             return torch.cat([rows(found[layer], self.config.pooling).reshape(len(batch), -1) for layer in self.layers], 1)
 
-        stacked = look.training.replicas.map(features, self.images)
+        stacked = replicas.map(features, self.images)
+        self.records |= {f"shape/{layer}": shape for layer, shape in shapes.items()}
         sizes = [self._num_rows(shape) * self._width(shape) for shape in shapes.values()]
-        for layer, part in zip(self.layers, stacked.split(sizes, 2), strict=True):
-            values = part.reshape(len(part), -1, self._width(shapes[layer]))
-            self.records[look.key(layer)] = values.cpu().contiguous()
-            self.records[f"shape/{layer}"] = shapes[layer]
+        parts = zip(shapes.items(), stacked.split(sizes, 2), strict=True)
+        return {layer: part.reshape(len(part), -1, self._width(shape)).contiguous() for (layer, shape), part in parts}
 
     def _num_rows(self, shape: Tensor) -> int:
         """Rows per sample of a layer with this output shape."""

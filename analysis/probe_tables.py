@@ -1,0 +1,82 @@
+"""The tables of probes that look at trained networks only: `baselines`, one number per row, and `stitching`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from analysis.schema import FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
+
+# Each baseline: what it is of, and its unit. By the option of `probes.baselines` that records it.
+BASELINES_OF: dict[str, dict[str, str]] = {
+    "calibration": {
+        "ece": "expected calibration error on the test split, 15 bins of equal width (fraction)",
+        "confidence": "mean largest probability on the test split (fraction)",
+        "entropy": "mean entropy of the predicted distribution on the test split (nat)",
+    },
+    "disagreement": {
+        "disagreement": "share of test samples that another replica of the family predicts differently, mean over the others (fraction)",
+    },
+    "margins": {
+        "margin_p10": "10th percentile of the output margin on the training split, against the labels trained on (logit)",
+        "margin_median": "its median (logit)",
+        "margin_p10_normalised": "margin_p10 divided by spectral_product",
+        "margin_median_normalised": "margin_median divided by spectral_product",
+    },
+    "norms": {
+        "spectral_product": "product over layers of the largest singular value",
+        "spectral_sum": "sum over layers of the largest singular value",
+        "frobenius_product": "product over layers of the Frobenius norm",
+        "parameter_norm": "Euclidean norm of all parameters",
+        "path_norm": "square root of the sum over paths of the product of squared weights; absent where layers are not piecewise linear",
+    },
+    "distance": {
+        "distance_from_init": "Euclidean distance of all parameters from their initial values",
+    },
+    "sharpness": {
+        "sharpness": "1 over the relative Gaussian perturbation of parameters that costs 0.1 of train accuracy; NaN if none up to 2 does",
+    },
+    "participation_ratio": {
+        "participation_ratio": "effective number of dimensions of a recorded layer on the probe set, with its pooling",
+    },
+    "separability": {
+        "cdnv": "class-distance normalised variance of the input to the last layer, on the fixed training subset",
+        "davies_bouldin": "Davies-Bouldin index of the same",
+    },
+}
+
+BASELINES = Table(
+    "baselines",
+    "a baseline of a replica at the end of its training",
+    (
+        VERSION,
+        TRIAL,
+        SCHEDULE,
+        REPLICA,
+        Column(
+            "baseline",
+            TEXT,
+            "; ".join(f"{name}: {meaning}" for group in BASELINES_OF.values() for name, meaning in group.items()),
+        ),
+        Column("layer", TEXT, "name of the recorded layer for participation_ratio; null where the number is of the whole network"),
+        Column("value", pa.float64(), "the number; NaN for a diverged replica and where the baseline has no value"),
+    ),
+)
+
+STITCHING = Table(
+    "stitching",
+    "a network made of the lower part of one replica and the upper part of another, with a trained affine map between, at the end",
+    (
+        VERSION,
+        TRIAL,
+        SCHEDULE,
+        Column("replica_lower", SHORT, "replica whose part up to and including the layer is used, frozen"),
+        Column("replica_upper", SHORT, "replica whose part behind the layer is used, frozen"),
+        Column("layer", TEXT, "name of the layer after which both are cut"),
+        Column("accuracy", FLOAT, "test accuracy of the stitched network", "fraction"),
+        Column("cross_entropy", FLOAT, "its mean test cross-entropy", "nat"),
+        Column("penalty_accuracy", FLOAT, "test accuracy of replica_upper minus the stitched network's; larger is worse", "fraction"),
+        Column("penalty_cross_entropy", FLOAT, "test cross-entropy of the stitched network minus replica_upper's; larger is worse", "nat"),
+        Column("steps", INT, "steps of training of the affine map, from its least-squares fit", "steps"),
+        Column("seed", pa.int64(), "seed of the training batches and of the choice of pairs"),
+    ),
+)
