@@ -17,9 +17,10 @@ import pandas as pd
 import yaml
 
 from analysis import tables
+from analysis.logits import logits
 from analysis.measures.dispersion import Spread, spread
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.statistics import bootstrap_spearman, holm, permutation_p, permutations, resamples, spearman, spearman_within
 from analysis.storage import Store
 
@@ -82,27 +83,37 @@ def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarr
     return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
 
 
-def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Collection[str] | None = None) -> pd.DataFrame:
+def spreads(store: Store, measures: Sequence[str] = DEFAULT_MEASURES, only: Collection[str] | None = None) -> pd.DataFrame:
     """The spread of every family, per moment, epoch, layer and measure.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
-    dropped and counted. Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
-    over replicas), mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features),
-    estimator.
+    dropped and counted. Functional measures have rows for the layer of the logits alone, none where it was not recorded.
+    Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife over replicas),
+    mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features), estimator,
+    reason (why there is no spread, else empty).
     """
     trials = families(store, only)
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
     rows = []
     seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
-    for family in trials[FAMILY_COLUMNS].to_dict("records"):
+    functional = any(MEASURES[name].kind == "functional" for name in measures)
+    for family, dataset in zip(trials[FAMILY_COLUMNS].to_dict("records"), trials["dataset"], strict=True):
+        answers = logits(store, family["trial"], dataset) if functional else None
+        labels = answers.labels if answers is not None else None
         for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
             present = diverged_at[family["trial"]] > epoch
             digest = hashlib.sha256(X.tobytes()).digest()
             for name in measures:
                 measure, key = MEASURES[name], (name, digest, present.tobytes())
+                if answers is not None and not answers.applies(measure, layer):
+                    continue
                 if key not in seen:
-                    seen[key] = spread(measure.distances_of(X, present))
+                    seen[key] = spread(measure.distances_of(X, present, labels))
                 found = seen[key]
+                reason = ""
+                if found.num_replicas < 2:
+                    reasons = (measure.reason(x, labels) for x in X[present])
+                    reason = next(filter(None, reasons), f"{found.num_replicas} of {len(X)} replicas")
                 rows.append(
                     family
                     | {
@@ -118,6 +129,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Colle
                         "num_samples": X.shape[1],
                         "width": X.shape[2],
                         "estimator": f"{measure.spread_title}; standard error by jackknife over replicas",
+                        "reason": reason,
                     }
                 )
     columns = [
@@ -134,6 +146,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Colle
         "num_samples",
         "width",
         "estimator",
+        "reason",
     ]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"swap_epoch": "Int32", "spread": "float64", "spread_se": "float64"})

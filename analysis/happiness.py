@@ -10,7 +10,8 @@ import pandas as pd
 
 from analysis import tables
 from analysis.akp import CONFIDENCE, MIN_FAMILIES, PRIMARY_MOMENT, PRIMARY_PREDICTOR, divergence_epochs, families
-from analysis.measures.similarity import MEASURES, Measure
+from analysis.logits import logits
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
 from analysis.statistics import Permdisp, holm, permdisp
 from analysis.storage import Store
 
@@ -50,7 +51,7 @@ COLUMNS = [
 def happy_unhappy(
     store: Store,
     gap_table: pd.DataFrame,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     only: Collection[str] | None = None,
     alpha: float = 0.05,
@@ -68,7 +69,9 @@ def happy_unhappy(
     anti-AKP where less. A row that cannot be decided gives the reason.
     """
     gap = gap_table.set_index("trial")[PRIMARY_PREDICTOR].dropna()
-    trials = [trial for trial in families(store, only)["trial"] if trial in gap.index]
+    datasets = families(store, only).set_index("trial")["dataset"]
+    trials = [trial for trial in datasets.index if trial in gap.index]
+    answers = logits(store, trials[0], datasets[trials[0]]) if trials else None
     gap = gap.reindex(trials)
     threshold = float(gap.median()) if len(gap) else np.nan
     rule = f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {len(gap)} families; unhappy: above"
@@ -80,6 +83,9 @@ def happy_unhappy(
         networks, shapes = _networks(store, trials, layer, diverged_at)
         for name in measures:
             measure = MEASURES[name]
+            if answers is not None and not answers.applies(measure, layer):
+                continue
+            labels = answers.labels if answers is not None and measure.needs_labels else None
             row = dict.fromkeys(COLUMNS, np.nan) | {
                 "measure": name,
                 "moment": PRIMARY_MOMENT,
@@ -94,7 +100,7 @@ def happy_unhappy(
                 "seed": seed,
                 "estimator": f"PERMDISP, centroid, {measure.title}; F; p by permuting families",
             }
-            rows.append(row | _compare(measure, networks, shapes, group_of, num_permutations, num_bootstrap, seed))
+            rows.append(row | _compare(measure, networks, labels, shapes, group_of, num_permutations, num_bootstrap, seed))
     found = pd.DataFrame(rows, columns=COLUMNS)
     found = found.astype({"p": np.float64, "difference": np.float64})
     found["p_holm"] = found.groupby("measure")["p"].transform(lambda p: holm(p.to_numpy()))
@@ -128,6 +134,7 @@ def _networks(
 def _compare(
     measure: Measure,
     networks: list[tuple[str, np.ndarray]],
+    labels: np.ndarray | None,
     shapes: Counter[tuple[int, ...]],
     group_of: dict[str, str],
     num_permutations: int,
@@ -135,7 +142,7 @@ def _compare(
     seed: int,
 ) -> dict[str, object]:
     """The numbers of one row, or the reason why there are none."""
-    prepared = [(trial, measure.prepare(x)) for trial, x in networks if x.shape == shapes.most_common(1)[0][0]]
+    prepared = [(trial, measure.prepare(x, labels)) for trial, x in networks if x.shape == shapes.most_common(1)[0][0]]
     kept = [(trial, factor) for trial, factor in prepared if factor is not None]
     counts = {group: len({trial for trial, _ in kept if group_of[trial] == group}) for group in ("happy", "unhappy")}
     row: dict[str, object] = {
@@ -161,10 +168,15 @@ def _compare(
         taken[trial] += 1
         if taken[trial] <= allowed:
             chosen.append((trial, factor))
-    units = np.array([trial for trial, _ in chosen])
+    distances = measure.pairwise([factor for _, factor in chosen])
+    defined = np.isfinite(np.diagonal(distances))
+    units = np.array([trial for trial, _ in chosen])[defined]
+    row["num_networks_dropped"] = len(networks) - len(kept) + int((~defined).sum())
+    if len({group_of[trial] for trial in units}) < 2:
+        return row | {"reason": "the distance of most networks is not defined"}
     groups = np.array([group_of[trial] for trial in units])
     generator = np.random.default_rng(seed)
-    result = permdisp(measure.pairwise([factor for _, factor in chosen]), groups, "centroid", num_permutations, generator, units)
+    result = permdisp(distances[np.ix_(defined, defined)], groups, "centroid", num_permutations, generator, units)
     low, high = _difference_interval(result, units, groups, num_bootstrap, generator)
     happy, unhappy = result.dispersions
     return row | {

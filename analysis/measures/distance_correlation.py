@@ -15,9 +15,9 @@ from analysis.measures.products import signature_products
 class DistanceCorrelationDistance(Measure):
     """sqrt(2 - 2 R) with R the bias-corrected squared distance correlation: the cosine between U-centred matrices of distances.
 
-    U-centring takes from a_ij = |x_i - x_j| the means of its row and column, a_i. / (n - 2) and a_.j / (n - 2), and adds a.. / ((n - 1)(n -
-    2)). R is about 0 for unrelated networks at any number of features and below 0 by chance; nothing is clipped. Needs 4 samples, and is not
-    defined where U-centring leaves nothing. Unlike CKA it sees every dependence, not the linear one alone.
+    U-centring takes from a_ij = |x_i - x_j| the means of its row and column, a_i. / (n - 2) and a_.j / (n - 2), and adds
+    a.. / ((n - 1)(n - 2)). R is about 0 for unrelated networks at any number of features and below 0 by chance; nothing is clipped. Needs
+    4 samples, and is not defined where U-centring leaves nothing. Unlike CKA it sees every dependence, not the linear one alone.
     """
 
     name = "dcor_debiased"

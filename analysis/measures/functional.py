@@ -57,8 +57,8 @@ class ChurnDistance(_Functional):
 
 
 class ErrorConsistencyDistance(_Functional):
-    """sqrt(2 - 2 kappa) with kappa = (c - e) / (1 - e): c the share of samples on which two networks are both right or both wrong, e that of
-    independent networks of their accuracies p and q, p q + (1 - p)(1 - q).
+    """sqrt(2 - 2 kappa) with kappa = (c - e) / (1 - e): c the share of samples on which two networks are both right or both wrong, e
+    that of independent networks of their accuracies p and q, p q + (1 - p)(1 - q).
 
     Between networks of different accuracy kappa cannot reach 1. With u = 1 - 2 p and v = 1 - 2 q it is 4 cov / (1 - u v), the covariance of
     being right times a geometric series in u v, so it is an inner product, and the distance Euclidean. Not defined for a network that is

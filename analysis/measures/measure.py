@@ -13,7 +13,7 @@ Arrays = np.ndarray | tuple[np.ndarray, ...]
 Factor = Arrays | None
 
 
-class Unfit(ValueError):  # noqa: N818
+class Unfit(ValueError):
     """Why a measure is not defined for a representation."""
 
 

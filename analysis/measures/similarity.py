@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 from analysis.measures.cca import MeanCCADistance, PWCCADistance, R2CCADistance, SVCCADistance
 from analysis.measures.cka import AngularCKADistance, CKADistance, DebiasedCKADistance
 from analysis.measures.distance_correlation import DistanceCorrelationDistance
@@ -11,7 +14,7 @@ from analysis.measures.neighbours import MutualKNNDistance
 from analysis.measures.rsa import CosineRSADistance, PearsonRSADistance, SpearmanRSADistance
 from analysis.measures.shape import AngularShapeDistance, ProcrustesDistance
 
-__all__ = ["DEFAULT_MEASURES", "MEASURES", "CKADistance", "Factor", "Measure", "ProcrustesDistance", "chosen", "properties_markdown"]
+__all__ = ["DEFAULT_MEASURES", "MEASURES", "CKADistance", "Factor", "Measure", "ProcrustesDistance", "expand", "properties_markdown"]
 
 MEASURES: dict[str, Measure] = {
     measure.name: measure
@@ -55,10 +58,13 @@ PROPERTIES = {
 }
 
 
-def chosen(names: list[str]) -> list[str]:
-    """The measures meant by `names`: themselves, or every one for `all`. Raises KeyError with the unknown names."""
-    if unknown := [name for name in names if name not in MEASURES and name != ALL]:
-        raise KeyError(*unknown)
+def expand(names: Sequence[str]) -> list[str]:
+    """Names of measures, once each; `all` stands for every one. Raises KeyError, with what is allowed, for a name that is none."""
+    for name in names:
+        if name != ALL and name not in MEASURES:
+            near = get_close_matches(name, MEASURES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise KeyError(f"unknown measure {name!r}; {hint}allowed: {', '.join(MEASURES)}, {ALL}")
     return list(MEASURES) if ALL in names else list(dict.fromkeys(names))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from analysis.measures import products
 from analysis.measures.cka import CKADistance
-from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure, chosen
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure, expand, properties_markdown
 
 ALL = list(MEASURES.values())
 REPRESENTATIONS = [m for m in ALL if m.kind == "representation"]
@@ -415,7 +417,21 @@ def test_routes_of_cka_agree():
 def test_what_is_analysed_by_default():
     assert set(DEFAULT_MEASURES) <= set(MEASURES)
     assert DEFAULT_MEASURES[:2] == ("cka", "procrustes")
-    assert chosen(["all"]) == list(MEASURES)
-    assert chosen(["procrustes", "cka", "procrustes"]) == ["procrustes", "cka"]
-    with pytest.raises(KeyError, match="ckaa"):
-        chosen(["cka", "ckaa"])
+    assert expand(["all"]) == list(MEASURES)
+    assert expand(["procrustes", "cka", "procrustes"]) == ["procrustes", "cka"]
+    with pytest.raises(KeyError, match=r"unknown measure 'ckaa'; did you mean 'cka'\? allowed: cka, .*, all"):
+        expand(["cka", "ckaa"])
+
+
+def test_documentation_states_the_properties():
+    assert properties_markdown() in (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
+
+
+@each
+def test_documentation_has_every_measure(measure):
+    page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
+    assert page.count(f"| `{measure.name}` |") >= 2  # formula and properties
+    assert measure.title
+    assert measure.spread_title
+    assert measure.source
+    assert len(measure.__doc__ or "") > 60

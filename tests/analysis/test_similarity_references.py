@@ -181,7 +181,7 @@ def test_fast_equals_textbook(name, widths, dtype):
     measure = MEASURES[name]
     if measure.kind == "functional":
         widths = (4, 4)
-    if name.startswith("rsa") and min(widths) < 3 or name != "svcca" and measure.needs_more_samples_than_features and max(widths) > 59:
+    if (name.startswith("rsa") and min(widths) < 3) or (name != "svcca" and measure.needs_more_samples_than_features and max(widths) > 59):
         pytest.skip("not defined there")
     X, Y = related(widths, dtype)
     expected = SIMILARITIES[name](X.astype(np.float64), Y.astype(np.float64))
