@@ -17,7 +17,7 @@ from analysis import change, figures, report, tables
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.baselines import baselines
 from analysis.measures.generalization import gaps
-from analysis.measures.similarity import MEASURES
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
 from analysis.predictors import partials, predictors
 from analysis.storage import Store
@@ -25,7 +25,7 @@ from analysis.storage import Store
 
 def analyse(
     store: Store,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     alpha: float = 0.05,
     num_permutations: int = 9999,
@@ -37,7 +37,7 @@ def analyse(
 ) -> Verdict:
     """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
 
-    `only` are the families to compare, by default those of the most frequent base recipe and probes.
+    `measures` are names, or `all`. `only` are the families to compare, by default those of the most frequent base recipe and probes.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -45,6 +45,7 @@ def analyse(
     trials = tables.read(store, "trials")
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
+    measures = expand(measures)
     gap_table = gaps(tables.read(store, "replicas"))
     spread_table = spreads(store, measures, only, seed=seed)
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
@@ -84,7 +85,7 @@ def analyse(
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
+        _print(console, measures, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
     return answer
 
 
@@ -141,7 +142,13 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
 
 
 def _print(
-    console: Console, association: pd.DataFrame, happy: pd.DataFrame, answers: Sequence[Verdict], root: str, lines: Sequence[str]
+    console: Console,
+    measures: Sequence[str],
+    association: pd.DataFrame,
+    happy: pd.DataFrame,
+    answers: Sequence[Verdict],
+    root: str,
+    lines: Sequence[str],
 ) -> None:
     """Both readings of "badly": the gap, on which the verdict was declared, and beside it the test error."""
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
@@ -160,6 +167,8 @@ def _print(
             cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
         table.add_row(*cells)
     console.print(table)
+    if absent := sorted({*measures} - {*association["measure"]}):
+        console.print(f"Without a layer that they are of (the logits, recorded last): {', '.join(absent)}", highlight=False)
     _print_happy(console, happy)
     for answer in answers:
         console.print(answer.text, markup=False, highlight=False)
@@ -170,11 +179,10 @@ def _print(
 
 
 def _measures(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known are {', '.join(MEASURES)}")
-    return names
+    try:
+        return expand([name.strip() for name in text.split(",")])
+    except KeyError as unknown:
+        raise argparse.ArgumentTypeError(str(unknown.args[0])) from None
 
 
 def _fraction(text: str) -> float:
@@ -198,9 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--measures",
         type=_measures,
-        default=list(MEASURES),
+        default=list(DEFAULT_MEASURES),
         metavar="NAME,...",
-        help=f"measures of distance (default: {','.join(MEASURES)})",
+        help=f"distances between networks: all, or of {', '.join(MEASURES)} (default: {','.join(DEFAULT_MEASURES)})",
     )
     parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
     parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")

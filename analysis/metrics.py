@@ -18,13 +18,14 @@ from analysis.storage import Store
 _IDENTITY = {"schema_version", "replica", "seed", "diverged_at"}
 # The mean over replicas of each: what a replica ends with.
 MEANS = [c.name for c in tables.TABLES["replicas"].columns if c.name not in _IDENTITY and c.type != tables.TEXT]
+REPRESENTATIONS = [name for name, measure in MEASURES.items() if measure.kind == "representation"]
 SPREAD = "spread/<measure>/<layer>/<moment>"
 
 
 def spread_names(layers: Iterable[str], moments: Iterable[str], epochs: Iterable[int] = ()) -> list[str]:
-    """The names of all spreads of these layers, moments and further epochs."""
+    """The names of all spreads of representations in these layers, at these moments and further epochs."""
     whens = [*moments, *(f"epoch_{epoch}" for epoch in epochs)]
-    return [f"spread/{measure}/{layer}/{when}" for measure in MEASURES for layer in layers for when in whens]
+    return [f"spread/{measure}/{layer}/{when}" for measure in REPRESENTATIONS for layer in layers for when in whens]
 
 
 def metrics(store: Store, trial: str, names: Sequence[str]) -> dict[str, float]:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import happiness, mantel, tables
-from analysis.measures.similarity import MEASURES, Measure
+from analysis.logits import logits
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
 from analysis.spreads import divergence_epochs, families
 from analysis.storage import Store
 from analysis.verdict import PRIMARY_MOMENT, PRIMARY_PREDICTOR
@@ -22,7 +23,7 @@ MAX_SPECTRAL_WORK = 2e7
 def compare_networks(
     store: Store,
     gap_table: pd.DataFrame,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     only: Collection[str] | None = None,
     alpha: float = 0.05,
@@ -47,20 +48,24 @@ def compare_networks(
     common = {"moment": PRIMARY_MOMENT, "num_permutations": num_permutations, "seed": seed}
     diverged_at = divergence_epochs(store, table["trial"].tolist())
     networks = {layer: _networks(store, table["trial"].tolist(), layer, diverged_at) for layer in _layers(store, table["trial"].tolist())}
+    answers = logits(store, table["trial"].iloc[0], table["dataset"].iloc[0]) if len(table) else None
     happy_rows: list[dict[str, Any]] = []
     annak_rows: list[dict[str, Any]] = []
     for name in measures:
         measure = MEASURES[name]
         facts, layers = {}, {}
         for layer, (X, owner, num_dropped) in networks.items():
-            facts[layer], found = _distances(measure, X, owner, num_dropped)
+            if answers is not None and not answers.applies(measure, layer):
+                continue
+            labels = answers.labels if answers is not None and measure.needs_labels else None
+            facts[layer], found = _distances(measure, X, labels, owner, num_dropped)
             if found is not None:
                 layers[layer] = found
         happy = happiness.compare(
             layers, table, unhappy, alpha=alpha, num_permutations=num_permutations, num_bootstrap=num_bootstrap, seed=seed
         )
         alike = mantel.annak(layers, table, badly, num_permutations=num_permutations, seed=seed)
-        for layer in networks:
+        for layer in facts:
             estimator = f"PERMDISP, centroid, bias-adjusted, and partial PERMANOVA; {measure.title}; p from aligned families exchanged"
             row = (
                 {"verdict": "undecided"} | common | {"measure": name, "layer": layer, "rule": rule, "threshold": threshold, "alpha": alpha}
@@ -102,7 +107,7 @@ def _networks(
 
 
 def _distances(
-    measure: Measure, X: list[np.ndarray], owner: np.ndarray, num_dropped: int
+    measure: Measure, X: list[np.ndarray], labels: np.ndarray | None, owner: np.ndarray, num_dropped: int
 ) -> tuple[dict[str, Any], happiness.Distances | None]:
     """Distances between all networks that have a representation, or the reason why they are not taken."""
     facts: dict[str, Any] = {"num_networks_dropped": num_dropped, "reason": ""}
@@ -116,7 +121,7 @@ def _distances(
         if allowed < 2:
             return facts | {"reason": f"skipped: {num_families} families at {width} features are too many pairs of spectra"}, None
     chosen = np.flatnonzero(rank < allowed)
-    D = measure.distances_of(np.stack([X[i] for i in chosen]), np.ones(len(chosen), dtype=bool))
+    D = measure.distances_of(np.stack([X[i] for i in chosen]), np.ones(len(chosen), dtype=bool), labels)
     there = np.isfinite(np.diagonal(D))
     facts |= {"num_networks_dropped": num_dropped + int((~there).sum()), "max_replicas": allowed}
     if not there.any():

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from analysis import tables
 from analysis.adaptation import accuracies, last_swap_epoch
@@ -25,7 +24,7 @@ from analysis.measures.generalization import PREDICTORS
 from analysis.measures.ordination import Ordination
 from analysis.measures.ornstein_uhlenbeck import MIN_TIMES, fit
 from analysis.measures.similarity import MEASURES, Measure
-from analysis.statistics import bootstrap_spearman, holm, permutation_p, permutations, resamples, spearman
+from analysis.statistics import bootstrap_spearman, holm, resamples, spearman, spearman_within
 from analysis.storage import Store
 
 NUM_AXES = 3
@@ -186,7 +185,7 @@ def associations(
     """Rank correlation over families of restoring rate and gap, per trajectory and layer; from `restoring` and `generalization.gaps`.
 
     Families that share a control share early training, and those of one swap epoch had the same time left: the statement rests on ranks
-    and permutations within blocks of one control and swap epoch (`rank_correlation_within`), p_holm over trajectories and layers:
+    and permutations within blocks of one control and swap epoch (`spearman_within`), p_holm over trajectories and layers:
     `lost` where rates fall with the gap, `gained` where they rise, else `no effect`; `undecided` with the reason. rho and its interval are
     over all families, as if they were independent.
     """
@@ -207,7 +206,7 @@ def associations(
                 generator = np.random.default_rng([seed, n])
                 row["num_strata"], row["rho"] = len(set(strata)), float(spearman(x, y))
                 row["rho_low"], row["rho_high"] = bootstrap_spearman(x, y, resamples(n, num_bootstrap, generator), CONFIDENCE)
-                row["rho_within"], p = rank_correlation_within(x, y, strata, num_permutations, generator)
+                row["rho_within"], p = spearman_within(x, y, strata, num_permutations, generator)
                 row["p_within"], row["reason"] = (
                     p,
                     "" if np.isfinite(p) else "rates or gaps are the same within every control and swap epoch",
@@ -225,24 +224,3 @@ def associations(
     answer.loc[(answer["p_holm"] < alpha) & (answer["rho_within"] < 0), "statement"] = "lost"
     answer.loc[(answer["p_holm"] < alpha) & (answer["rho_within"] > 0), "statement"] = "gained"
     return answer
-
-
-def rank_correlation_within(
-    x: np.ndarray, y: np.ndarray, blocks: np.ndarray, num_permutations: int, generator: np.random.Generator
-) -> tuple[float, float]:
-    """Rank correlation of x and y `[item]` within blocks `[item]`, and its two-sided p from permutations within blocks.
-
-    Midranks are centred within each block and divided by its size, so that what sets blocks apart cannot make or hide an association.
-    NaN where either is constant in every block.
-    """
-    ranks, orders = np.zeros((2, len(x))), np.tile(np.arange(len(x)), (num_permutations, 1))
-    for block in np.unique(blocks):
-        members = np.flatnonzero(blocks == block)
-        ranks[:, members] = (rankdata(np.stack([x, y])[:, members], axis=1) - (len(members) + 1) / 2) / len(members)
-        orders[:, members] = members[permutations(len(members), num_permutations, generator)]
-    norms = np.linalg.norm(ranks, axis=1, keepdims=True)
-    if not norms.all():
-        return np.nan, np.nan
-    x_ranks, y_ranks = ranks / norms
-    rho = float(x_ranks @ y_ranks)
-    return rho, permutation_p(rho, y_ranks[orders] @ x_ranks)

@@ -12,9 +12,10 @@ import pandas as pd
 import yaml
 
 from analysis import tables
+from analysis.logits import logits
 from analysis.measures.calibration import null_cka, participation_ratios
 from analysis.measures.dispersion import Spread, spread, spread_intervals
-from analysis.measures.similarity import MEASURES
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.storage import Store
 
 CONFIDENCE = 0.95
@@ -54,6 +55,7 @@ COLUMNS = [
     "estimator",
     "num_bootstrap",
     "seed",
+    "reason",
 ]
 
 
@@ -107,7 +109,7 @@ def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarr
 
 def spreads(
     store: Store,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = DEFAULT_MEASURES,
     only: Collection[str] | None = None,
     *,
     num_bootstrap: int = 1000,
@@ -116,19 +118,24 @@ def spreads(
     """The spread of every family, per moment, epoch, layer and measure.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
-    dropped and counted. Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
+    dropped and counted. Functional measures have rows for the layer of the logits alone, none where it was not recorded.
+    Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
     over replicas), spread_low and spread_high (95 % percentile bootstrap over replicas, pairs of a replica with itself dropped),
     null_similarity (mean CKA of the same representations with their samples shuffled; null for other measures than cka),
     spread_calibrated (spread / (1 - null_similarity): 1 for networks that share nothing), participation_ratio (mean over replicas),
     mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features), pairs (d^2 / 2 of each pair
-    of replicas, row by row of the upper triangle, NaN for those dropped), estimator, num_bootstrap, seed.
+    of replicas, row by row of the upper triangle, NaN for those dropped), estimator, num_bootstrap, seed, reason (why
+    there is no spread, else empty).
     """
     trials = families(store, only)
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
     rows = []
     seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
     ratios_of: dict[tuple[bytes, bytes], np.ndarray] = {}
-    for family in trials[FAMILY_COLUMNS].to_dict("records"):
+    functional = any(MEASURES[name].kind == "functional" for name in measures)
+    for family, dataset in zip(trials[FAMILY_COLUMNS].to_dict("records"), trials["dataset"], strict=True):
+        answers = logits(store, family["trial"], dataset) if functional else None
+        labels = answers.labels if answers is not None else None
         for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
             present = diverged_at[family["trial"]] > epoch
             looks = hashlib.sha256(X.tobytes()).digest(), present.tobytes()
@@ -137,9 +144,15 @@ def spreads(
             ratios = ratios_of[looks]
             for name in measures:
                 measure, key = MEASURES[name], (name, *looks)
+                if answers is not None and not answers.applies(measure, layer):
+                    continue
                 if key not in seen:
-                    seen[key] = spread(measure.distances_of(X, present))
+                    seen[key] = spread(measure.distances_of(X, present, labels))
                 found = seen[key]
+                reason = ""
+                if found.num_replicas < 2:
+                    reasons = (measure.reason(x, labels) for x in X[present])
+                    reason = next(filter(None, reasons), f"{found.num_replicas} of {len(X)} replicas")
                 null = null_cka(ratios, X.shape[1]) if name == "cka" else np.nan
                 rows.append(
                     family
@@ -163,6 +176,7 @@ def spreads(
                         "of a bootstrap over replicas",
                         "num_bootstrap": num_bootstrap,
                         "seed": seed,
+                        "reason": reason,
                     }
                 )
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -5,6 +5,8 @@ Every random draw comes from a generator that the caller passes in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import rankdata
 
@@ -33,6 +35,28 @@ def spearman(x: np.ndarray, y: np.ndarray, orders: np.ndarray | None = None) -> 
     if orders is None:
         return x_ranks @ y_ranks
     return y_ranks[orders] @ x_ranks
+
+
+def spearman_within(
+    x: np.ndarray, y: np.ndarray, blocks: Sequence[str] | np.ndarray, num_permutations: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Rank correlation of x and y `[item]` within blocks `[item]`, and its two-sided p from permutations within blocks.
+
+    Midranks are centred within each block and divided by its size, so that what sets blocks apart cannot make or hide an association.
+    NaN where either is constant in every block.
+    """
+    blocks = np.asarray(blocks)
+    ranks, orders = np.zeros((2, len(x))), np.tile(np.arange(len(x)), (num_permutations, 1))
+    for block in np.unique(blocks):
+        members = np.flatnonzero(blocks == block)
+        ranks[:, members] = (rankdata(np.stack([x, y])[:, members], axis=1) - (len(members) + 1) / 2) / len(members)
+        orders[:, members] = members[permutations(len(members), num_permutations, generator)]
+    norms = np.linalg.norm(ranks, axis=1, keepdims=True)
+    if not norms.all():
+        return np.nan, np.nan
+    x_ranks, y_ranks = ranks / norms
+    rho = float(x_ranks @ y_ranks)
+    return rho, permutation_p(rho, y_ranks[orders] @ x_ranks)
 
 
 def permutation_p(observed: float, permuted: np.ndarray) -> float:

@@ -13,8 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from analysis.measures.similarity import MEASURES
-from analysis.metrics import MEANS, SPREAD, spread_names
+from analysis.metrics import MEANS, REPRESENTATIONS, SPREAD, spread_names
 from analysis.storage import Store
 from sweep.config import ConfigError, Resources, Sweep, near
 from sweep.samplers import sampler
@@ -121,7 +120,7 @@ def check_objectives(config: Sweep, layers: list[str]) -> list[str]:
     """Objectives that are no metric of a model with these layers recorded."""
     probes = config.probes
     spreads = spread_names(layers, probes.moments, probes.epochs)
-    allowed = f"{', '.join(MEANS)}, {SPREAD} with {', '.join(MEASURES)}; {', '.join(layers)}; {', '.join(probes.moments)}, epoch_<k>"
+    allowed = f"{', '.join(MEANS)}, {SPREAD} with {', '.join(REPRESENTATIONS)}; {', '.join(layers)}; {', '.join(probes.moments)}, epoch_<k>"
     problems = []
     for index, objective in enumerate(config.search.objectives):
         if objective.metric not in [*MEANS, *spreads]:

@@ -28,6 +28,28 @@ from trainables.recipe import (
 )
 
 DEFAULT_RECIPE = "cells"
+# Those of analysis.measures.similarity, written out so that reading a sweep file does not import the analysis; a test compares them.
+MeasureName = Literal[
+    "cka",
+    "cka_debiased",
+    "cka_angular",
+    "procrustes",
+    "angular_shape",
+    "cca_mean",
+    "cca_r2",
+    "svcca",
+    "pwcca",
+    "rsa_pearson",
+    "rsa_spearman",
+    "rsa_cosine",
+    "dcor_debiased",
+    "mutual_knn",
+    "disagreement",
+    "churn",
+    "jsd",
+    "error_consistency",
+    "all",
+]
 _SOURCES: dict[str, type[Section]] = {
     "cells": CellsData,
     "npz": NpzData,
@@ -111,8 +133,10 @@ class Analysis(Section):
     """What is computed at the end."""
 
     enabled: bool = Field(True, description="Whether the run ends with the analysis and the report.")
-    measures: Annotated[list[Literal["cka", "procrustes"]], Unique] = Field(
-        ["cka", "procrustes"], min_length=1, description="Distances between networks."
+    measures: Annotated[list[MeasureName], Unique] = Field(
+        ["cka", "procrustes", "cka_debiased"],
+        min_length=1,
+        description="Distances between networks, see docs/measures.md; `all` is every one.",
     )
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
     num_permutations: int = Field(

@@ -77,7 +77,7 @@ def _check_cut(cut: int) -> None:
 
 @dataclass(frozen=True)
 class Diffeomorphisms:
-    """A set of fields: coefficients C `[field, 2, mode]` of tau_u (along the width) and tau_v (along the height), and their modes `[mode, 2]`.
+    """A set of fields: coefficients C `[field, 2, mode]` of tau_u (along the width) and tau_v (along the height), and modes `[mode, 2]`.
 
     On images that are not square the unit square is stretched, so each component displaces in proportion to its side.
     """
@@ -160,7 +160,9 @@ class Diffeomorphisms:
         if interpolation not in ("linear", "gaussian"):
             raise ValueError(f"interpolation is {interpolation!r}; allowed: linear, gaussian")
         if images.dim() != 4 or len(images) not in (1, len(self)):
-            raise ValueError(f"images of shape {tuple(images.shape)} for {len(self)} fields; allowed: [{len(self)} or 1, channel, height, width]")
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} for {len(self)} fields; allowed: [{len(self)} or 1, channel, height, width]"
+            )
         images = images.expand(len(self), -1, -1, -1)
         if interpolation == "linear":
             return F.grid_sample(images, self._grid(*images.shape[-2:]), "bilinear", "border", align_corners=True)

@@ -1,4 +1,4 @@
-"""Relative stability to diffeomorphisms: D, G and R = D / G (Petrini et al., arXiv 2105.02468), from outputs on images and on changed images.
+"""Relative stability to diffeomorphisms: D, G and R = D / G (Petrini et al., arXiv 2105.02468), from outputs on images changed and not.
 
 With f an output flattened `[image, output]`, tau x a warped image and x + eta one with noise as large,
 
@@ -7,10 +7,11 @@ With f an output flattened `[image, output]`, tau x a warped image and x + eta o
 What < > is differs between authors, by up to 40 % of R, so every number names its estimator:
 
 - `mean`: means over images and over pairs of different images (the authors' follow-up code).
-- `median_of_norms`: the median over images of the squared norms, and over pairs of different images. For the identity map it is 1, as is `mean`.
-- `official`: the paper's code: the median over images of each output's square by itself, then summed over outputs; the normaliser is the median
-  over all ordered pairs, an image with itself included, plus 1e-10; of an even number of values the lower middle one. The identity map
-  gives less than 1: some 0.73 on images with a spectrum of 1 / f.
+- `median_of_norms`: the median over images of the squared norms, and over pairs of different images. R of the identity map is 1, as by
+  `mean`.
+- `official`: the paper's code: the median over images of each output's square by itself, then summed over outputs; the normaliser is the
+  median over all ordered pairs, an image with itself included, plus 1e-10; of an even number of values the lower middle one. R of the
+  identity map is less than 1: some 0.73 on images with a spectrum of 1 / f.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from analysis.adaptation import accuracies, adaptation, last_swap_epoch, returns
 from analysis.measures.ordination import Ordination
 from analysis.measures.similarity import MEASURES
 from analysis.recovery import recovery
-from analysis.restoring import associations, rank_correlation_within, restoring
+from analysis.restoring import associations, restoring
+from analysis.statistics import spearman_within
 from analysis.storage import Store
 
 CONTROL, SWAP, PULSE = "t00000000000c", "t00000000000s", "t00000000000p"
@@ -275,14 +276,14 @@ def test_blocks_neither_make_nor_hide_an_association():
     generator = np.random.default_rng(0)
     blocks = np.repeat(np.arange(5), 8)
     x, y = 10 * blocks + generator.standard_normal(40), 10 * blocks + generator.standard_normal(40)
-    rho, p = rank_correlation_within(x, y, blocks, 499, generator)
+    rho, p = spearman_within(x, y, blocks, 499, generator)
     assert abs(rho) < 0.4
     assert p > 0.05
-    rho, p = rank_correlation_within(x, x - 30 * blocks, blocks, 499, generator)
+    rho, p = spearman_within(x, x - 30 * blocks, blocks, 499, generator)
     assert rho == pytest.approx(1.0)
     assert p == pytest.approx(1 / 500)
-    assert np.isnan(rank_correlation_within(blocks, y, blocks, 9, generator)).all()
-    small = [rank_correlation_within(*generator.standard_normal((2, 40)), blocks, 99, generator)[1] for _ in range(300)]
+    assert np.isnan(spearman_within(blocks, y, blocks, 9, generator)).all()
+    small = [spearman_within(*generator.standard_normal((2, 40)), blocks, 99, generator)[1] for _ in range(300)]
     assert np.mean(np.array(small) <= 0.05) == pytest.approx(0.05, abs=0.035)
 
 

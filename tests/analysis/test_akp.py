@@ -12,7 +12,7 @@ from analysis import tables
 from analysis.__main__ import analyse
 from analysis.akp import PRIMARY_MEASURE, associations, at_first_swap, families, spreads, verdict
 from analysis.measures.generalization import gaps
-from analysis.measures.similarity import MEASURES
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.networks import compare_networks
 from analysis.storage import Store
 
@@ -184,7 +184,8 @@ def test_spreads_are_those_of_the_arrays(sweep):
     X = tables.read_activations(store, trial)["end", 8, "block2"]
     table = spreads(store)
     here = table[(table["trial"] == trial) & (table["moment"] == "end") & (table["layer"] == "block2")]
-    for name, measure in MEASURES.items():
+    for name in DEFAULT_MEASURES:
+        measure = MEASURES[name]
         D = measure.distances(X)
         row = here.set_index("measure").loc[name]
         assert row["spread"] == pytest.approx((D[np.triu_indices(4, 1)] ** 2 / 2).mean())
@@ -265,3 +266,52 @@ def test_a_schedule_recorded_twice_counts_once(sweep):
     assert copy["trial"] not in set(families(store)["trial"])
     assert len(families(store)) == len(trials)
     assert families(store, [copy["trial"]])["trial"].tolist() == [copy["trial"]]
+
+
+def test_functional_measures_are_of_the_logits_alone(sweep, rows):
+    """The layer recorded last, with a number per class; without it there are no rows."""
+    store = sweep(num_families=6)
+    assert set(spreads(store, ["cka", "churn"])["measure"]) == {"cka"}
+    samples = {"dataset": "d000000000000", "sample": np.arange(12), "label": np.arange(12) % 4, "label_trained": 0, "split": "test",
+               "group": None, "probe": True}  # fmt: skip
+    tables.write(store, "samples", "d000000000000", rows("samples", 12, **samples))
+    names, generator = ["disagreement", "churn", "jsd", "error_consistency"], np.random.default_rng(0)
+    expected = {}
+    for trial in tables.names(store, "trials"):
+        X = generator.standard_normal((4, 12, 4)).astype(np.float32)
+        head = rows(
+            "activations",
+            48,
+            trial=trial,
+            moment="end",
+            epoch=8,
+            layer="head",
+            pooling="mean",
+            replica=np.repeat(np.arange(4), 12),
+            shape=[[4]] * 48,
+            sample=np.tile(np.arange(12), 4),
+            position=0,
+            label=np.tile(np.arange(12) % 4, 4),
+            activation=tables.list_array(X.reshape(48, 4)),
+        )
+        hidden = rows("activations", 48, **{**head, "layer": "block1", "shape": [[4, 3, 3]] * 48})
+        tables.write(store, "activations", trial, [hidden, head])
+        expected[trial] = np.mean([(X[i].argmax(1) != X[j].argmax(1)).mean() for i in range(4) for j in range(i)])
+    table = spreads(store, ["cka", *names])
+    assert set(table.loc[table["measure"].isin(names), "layer"]) == {"head"}
+    assert set(table.loc[table["measure"] == "cka", "layer"]) == {"block1", "head"}
+    assert np.isfinite(table["spread"]).all()
+    found = table[table["measure"] == "disagreement"].set_index("trial")["spread"]
+    assert found.to_dict() == pytest.approx(expected)
+    happy = happy_unhappy(store, gaps(tables.read(store, "replicas")), ["cka", *names], num_permutations=99, num_bootstrap=20)
+    assert set(happy.loc[happy["measure"].isin(names), "layer"]) == {"head"}
+    assert np.isfinite(happy["p"]).all()
+
+
+def test_a_spread_that_is_not_there_has_its_reason(sweep):
+    table = spreads(sweep(num_families=1, num_samples=5), ["cka", "cca_mean", "mutual_knn"])
+    reasons = table.groupby("measure")["reason"].unique()
+    assert reasons["cka"].tolist() == [""]
+    assert "needs more samples than features" in reasons["cca_mean"][0]
+    assert reasons["mutual_knn"][0] == "mutual_knn: 5 samples; 10 neighbours need more than 11"
+    assert table.loc[table["reason"] != "", "spread"].isna().all()

@@ -82,7 +82,7 @@ def field_by_field(fields, height, width):
 
 def read_linear(image, displacement):
     """Bilinear interpolation, pixel by pixel."""
-    channels, height, width = image.shape
+    _, height, width = image.shape
     warped = torch.empty_like(image)
     for row in range(height):
         for column in range(width):
@@ -101,7 +101,7 @@ def read_linear(image, displacement):
 
 def read_gaussian(image, displacement):
     """All pixels weighted by a Gaussian, as the authors do."""
-    channels, height, width = image.shape
+    _, height, width = image.shape
     y, x = torch.meshgrid(torch.arange(height).to(image), torch.arange(width).to(image), indexing="ij")
     read_x, read_y = (x - displacement[0]).clamp(0, width - 1), (y - displacement[1]).clamp(0, height - 1)
     squares = (read_x.flatten()[:, None] - x.flatten()) ** 2 + (read_y.flatten()[:, None] - y.flatten()) ** 2
@@ -179,7 +179,7 @@ def test_folded_fields_are_drawn_again_and_others_kept():
 
 def test_temperatures_out_of_range_are_refused_or_warned_of():
     at_one_px = typical_temperature(1.0, 15, 32)  # no diffeomorphism at this cut-off
-    with pytest.raises(ValueError, match="above 0.0002117, the highest .* of cut-off 15"):
+    with pytest.raises(ValueError, match=r"above 0\.0002117, the highest .* of cut-off 15"):
         Diffeomorphisms.draw(4, 15, at_one_px, seeded())
     with pytest.warns(UserWarning, match="many fold"):
         fields = Diffeomorphisms.draw(300, 15, at_one_px, seeded(), beyond_range=True)

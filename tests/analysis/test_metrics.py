@@ -6,7 +6,7 @@ import pytest
 from analysis import tables
 from analysis.akp import at_first_swap, spreads
 from analysis.measures.generalization import PREDICTORS, gaps
-from analysis.metrics import MEANS, metrics, spread_names
+from analysis.metrics import MEANS, REPRESENTATIONS, metrics, spread_names
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def store(sweep):
 
 
 def test_spreads_are_those_of_the_analysis(store):
-    table = at_first_swap(spreads(store))
+    table = at_first_swap(spreads(store, REPRESENTATIONS))
     names = spread_names(["block1", "block2"], ["init", "end"])
-    assert len(names) == 2 * 2 * 2
+    assert len(names) == len(REPRESENTATIONS) * 2 * 2
     assert table["trial"].nunique() == 4
     for trial, rows in table.groupby("trial"):
         expected = {f"spread/{r.measure}/{r.layer}/{r.moment}": r.spread for r in rows.itertuples()}

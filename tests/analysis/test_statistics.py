@@ -13,6 +13,7 @@ from analysis.statistics import (
     permutations,
     resamples,
     spearman,
+    spearman_within,
 )
 
 
@@ -90,3 +91,37 @@ def test_holm():
     adjusted = holm(np.array([0.5, np.nan, 0.9]))
     assert np.allclose(adjusted[[0, 2]], [1.0, 1.0])
     assert np.isnan(adjusted[1])
+    assert np.isnan(found.f)
+    assert np.isnan(found.p)
+
+
+def test_spearman_within_one_stratum_is_spearman():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 30))
+    rho, p = spearman_within(x, y, ["a"] * 30, 999, generator)
+    assert rho == pytest.approx(float(spearman(x, y)))
+    assert 0 < p <= 1
+
+
+def test_what_sets_strata_apart_neither_makes_nor_hides_an_association():
+    """Two clouds on a rising line, falling inside: +0.5 and more over all, -1 within."""
+    inside = np.arange(20.0)
+    x, y = np.concatenate([inside, inside + 100]), np.concatenate([-inside, 100 - inside])
+    strata = ["low"] * 20 + ["high"] * 20
+    rho, p = spearman_within(x, y, strata, 999, np.random.default_rng(0))
+    assert float(spearman(x, y)) > 0.4
+    assert rho == pytest.approx(-1.0)
+    assert p == pytest.approx(1 / 1000)
+    assert np.isnan(spearman_within(np.ones(40), y, strata, 9, np.random.default_rng(0))[0])
+
+
+def test_spearman_within_holds_its_level():
+    """Null within strata that differ much: about 5 % of 300 p values lie below 0.05."""
+    generator = np.random.default_rng(1)
+    strata = np.repeat(["a", "b", "c"], 12)
+    offset = np.repeat([0.0, 5.0, 9.0], 12)
+    found = [
+        spearman_within(generator.normal(size=36) + offset, generator.normal(size=36) + offset, strata, 199, generator)[1]
+        for _ in range(300)
+    ]
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.08

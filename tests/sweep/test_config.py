@@ -1,11 +1,13 @@
 """Every wrong input gives one message that names the file and key, the value, what is allowed, and the nearest valid name."""
 
 import re
+from typing import get_args
 
 import pytest
 
+from analysis.measures.similarity import ALL, DEFAULT_MEASURES, MEASURES
 from sweep.check import check, check_here, families_at_once
-from sweep.config import ConfigError, Resources, Sweep, load, recipe_names
+from sweep.config import ConfigError, MeasureName, Resources, Sweep, load, recipe_names
 from sweep.plan import results_store
 from trainables import data as data_sets
 from trainables.benchmark import WORKLOADS
@@ -142,6 +144,10 @@ def test_overrides_are_yaml():
         (["space.schedules=[[0, relu, cross_entropy]]"], r"space\.schedules\[0\]\[0\]: 0 is refused"),
         (["space.schedules=[[[0.5, relu, focal]]]"], r"space\.schedules\[0\]\[0\]\[0\]: 0\.5 is refused"),
         (["training.epochs=010"], r"training\.epochs: '010' is refused"),
+        (
+            ["analysis.measures=[cka_debised]"],
+            r"analysis\.measures\[0\]: 'cka_debised' is unknown; did you mean 'cka_debiased'\? allowed: cka, ",
+        ),
         (["analysis.measures=[cka, cka]"], r"analysis\.measures: 'cka' stands twice"),
         (["space.activations=[relu, relu]"], r"space\.activations: 'relu' stands twice"),
         (["probes.moments=[]"], r"probes\.moments: \[\] is refused"),
@@ -357,3 +363,8 @@ def test_every_key_is_described():
                 walk(field.annotation, f"{path}.{key}")
 
     walk(Sweep, "sweep")
+
+
+def test_measures_are_those_of_the_analysis():
+    assert get_args(MeasureName) == (*MEASURES, ALL)
+    assert tuple(Sweep(name="x").analysis.measures) == DEFAULT_MEASURES
