@@ -14,7 +14,7 @@ import numpy as np
 
 TILE_BYTES = 128 * 2**20
 SIGNATURE_BYTES = 512 * 2**20
-MAX_STRIP = 128  # rows: more waste products below the diagonal, fewer starve the matrix product
+MAX_STRIP = 256  # rows: more waste products below the diagonal, fewer starve the matrix product
 MAX_TERMS = 2**16  # a float32 sum of more terms loses digits
 
 
