@@ -27,11 +27,9 @@ def known(kind: str, name: str, allowed: Iterable[str], where: str = "") -> str:
     names = list(dict.fromkeys(allowed))
     if name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=1)
-    lead = f"{where}: " if where else ""
-    raise UnknownName(
-        f"{lead}unknown {kind} {name!r}; there are {', '.join(names) or 'none'}{f'; did you mean {near[0]!r}?' if near else ''}"
-    )
+    close = difflib.get_close_matches(str(name), names, n=1)
+    near = f"; did you mean {close[0]!r}?" if close else ""
+    raise UnknownName(f"{where}{': ' if where else ''}unknown {kind} {name!r}; there are {', '.join(names) or 'none'}{near}")
 
 
 def recorded(store: Store, trials: Sequence[str]) -> pd.DataFrame:
@@ -66,20 +64,25 @@ def chosen(found: pd.DataFrame, layer: str, moment: str, epoch: int | None = Non
     return here.sort_values(["trial", "epoch"]).drop_duplicates("trial").reset_index(drop=True)
 
 
-def read(store: Store, trial: str, layer: str, moment: str, epoch: int) -> tuple[np.ndarray, pd.DataFrame]:
-    """One family's representations `[replica, row, feature]`, float32, and what its rows are: sample, position, label."""
-    arrays, rows = [], None
+def read(store: Store, trial: str, layer: str, moment: str, epoch: int, replicas: range | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+    """One family's representations `[replica, row, feature]`, float32, of all or some replicas, and what its rows are: sample,
+    position, label. Of the file, only the row groups that hold these replicas are read."""
+    arrays: list[np.ndarray] = []
+    rows = pd.DataFrame()
     columns = ["replica", "sample", "position", "label", "activation"]
     with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
         parquet = pq.ParquetFile(source)
+        at = parquet.schema_arrow.names.index("replica")
         for index, key, _ in tables.row_groups(parquet, moment, layer):
-            if key[1] != epoch:
+            held = parquet.metadata.row_group(index).column(at).statistics
+            if key[1] != epoch or (replicas is not None and (held.max < replicas.start or held.min >= replicas.stop)):
                 continue
             group = parquet.read_row_group(index, columns=columns)
-            arrays.append(tables.representations(group))
-            if rows is None:
-                rows = group.select(["sample", "position", "label"]).slice(0, arrays[0].shape[1]).to_pandas()
-    if rows is None:
+            X = tables.representations(group)
+            if not arrays:
+                rows = group.select(["sample", "position", "label"]).slice(0, X.shape[1]).to_pandas()
+            arrays.append(X if replicas is None else X[max(replicas.start - held.min, 0) : replicas.stop - held.min])
+    if not arrays:
         raise KeyError(f"{store.root}/activations/{trial}.parquet: nothing of layer {layer} at moment {moment}, epoch {epoch}")
     return np.concatenate(arrays), rows
 

@@ -82,8 +82,14 @@ def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarr
     return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
 
 
-def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Collection[str] | None = None) -> pd.DataFrame:
-    """The spread of every family, per moment, epoch, layer and measure.
+def spreads(
+    store: Store,
+    measures: Sequence[str] = tuple(MEASURES),
+    only: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """The spread of every family, per moment, epoch, layer and measure; of the layers and moments named, by default all.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
     dropped and counted. Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
@@ -95,7 +101,7 @@ def spreads(store: Store, measures: Sequence[str] = tuple(MEASURES), only: Colle
     rows = []
     seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
     for family in trials[FAMILY_COLUMNS].to_dict("records"):
-        for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
+        for (moment, epoch, layer), X in tables.read_activations(store, family["trial"], moments, layers).items():
             present = diverged_at[family["trial"]] > epoch
             digest = hashlib.sha256(X.tobytes()).digest()
             for name in measures:

@@ -53,6 +53,8 @@ def happy_unhappy(
     measures: Sequence[str] = tuple(MEASURES),
     *,
     only: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
     alpha: float = 0.05,
     num_permutations: int = 999,
     num_bootstrap: int = 2000,
@@ -65,7 +67,8 @@ def happy_unhappy(
     differences between families of a group as well as those between replicas. p permutes the labels of whole families;
     p_holm adjusts over the layers of a measure; the interval of the difference (unhappy - happy) resamples families
     within each group, centres kept. The verdict is AKP where p_holm < alpha and the unhappy are more dispersed,
-    anti-AKP where less. A row that cannot be decided gives the reason.
+    anti-AKP where less. A row that cannot be decided gives the reason. `layers` and `moments` restrict the rows; without the end
+    of training among the moments there are none.
     """
     gap = gap_table.set_index("trial")[PRIMARY_PREDICTOR].dropna()
     trials = [trial for trial in families(store, only)["trial"] if trial in gap.index]
@@ -74,9 +77,9 @@ def happy_unhappy(
     rule = f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {len(gap)} families; unhappy: above"
     group_of = {str(trial): "happy" if value <= threshold else "unhappy" for trial, value in gap.items()}
     diverged_at = divergence_epochs(store, trials)
-    layers = _layers(store, trials)
+    at_end = _layers(store, trials) if moments is None or PRIMARY_MOMENT in moments else []
     rows = []
-    for layer in layers:
+    for layer in [layer for layer in at_end if layers is None or layer in layers]:
         networks, shapes = _networks(store, trials, layer, diverged_at)
         for name in measures:
             measure = MEASURES[name]
