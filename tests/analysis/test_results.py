@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 
 import analysis
 from analysis import tables
-from analysis.__main__ import analyse
+from analysis.__main__ import analyse, main
 from analysis.activations import UnknownName
 
 
@@ -99,3 +101,22 @@ def test_a_uri_is_read_like_a_folder(sweep):
 def test_import_analysis_reads_no_library():
     code = "import sys, analysis; assert not {'pandas', 'pyarrow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_the_readme_shows_runs(sweep, monkeypatch):
+    """The block of README.md that loads results, on a store in the place that it names."""
+    store = sweep(num_families=5, num_replicas=3)
+    analyse(store, ["cka"], num_permutations=19, num_dispersion_permutations=19)
+    assert main(["pairs", store.root, "--layer", "block2"]) == 0
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "analysis.load" in block]
+    assert len(blocks) == 1
+    Path(store.root).parent.joinpath("results").mkdir()
+    Path(store.root).rename(Path(store.root).parent / "results" / "cells")
+    monkeypatch.chdir(Path(store.root).parent)
+    names: dict[str, object] = {}
+    exec(blocks[0], names)
+    assert names["found"].X.shape == (5, 3, 30, 4)
+    distances, networks = names["results"].pairs("cka", "block2", "end")
+    assert distances.shape == (15, 15)
+    assert len(networks) == 15
