@@ -66,6 +66,12 @@ class Job:
         replicas = range(part.first, part.first + len(part.present))
         return activations.read(Store(self.root), part.trial, self.layer, self.moment, part.epoch, replicas)
 
+    def factors(self, X: np.ndarray, rows: pd.DataFrame, present: Sequence[bool]) -> list[Factor]:
+        """What the measure keeps of each network of X `[network, row, feature]`."""
+        measure = MEASURES[self.measure]
+        more = [rows["label"].to_numpy()] if getattr(measure, "needs_labels", False) else []
+        return [measure.prepare(x, *more) if there else None for x, there in zip(X, present, strict=True)]
+
     def prepare(self, block: tuple[int, Sequence[Part]]) -> tuple[np.ndarray, pd.DataFrame, str]:
         """Read and prepare one block. Returns which of its networks have a representation `[network]`, the rows probed, and the family
         that they are of."""
@@ -77,7 +83,7 @@ class Job:
             if probed.empty:
                 probed = rows
             activations.check_same_rows(probed, rows, parts[0].trial, part.trial)
-            factors += [MEASURES[self.measure].prepare(x) if there else None for x, there in zip(X, part.present, strict=True)]
+            factors += self.factors(X, rows, part.present)
         arrays: dict[str, Any] = {
             f"{network}.{item}": array
             for network, factor in enumerate(factors)
@@ -246,8 +252,8 @@ def _measured(job: Job, parts: Sequence[Part]) -> tuple[int, float, float]:
     for part in parts:
         began = time.perf_counter()
         few = replace(part, present=part.present[:NUM_TIMED])
-        X, _ = job.read(few)
-        factors = [MEASURES[job.measure].prepare(x) if there else None for x, there in zip(X, few.present, strict=True)]
+        X, rows = job.read(few)
+        factors = job.factors(X, rows, few.present)
         prepared = time.perf_counter()
         if any(factor is not None for factor in factors):
             MEASURES[job.measure].pairwise(factors)

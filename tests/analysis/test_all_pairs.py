@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import analysis
 from analysis import all_pairs as module
 from analysis import tables
 from analysis.__main__ import main
-from analysis.activations import UnknownName
+from analysis.activations import UnknownName, chosen, read
 from analysis.akp import families
 from analysis.all_pairs import all_pairs
 from analysis.measures.similarity import MEASURES
@@ -17,7 +20,13 @@ from analysis.measures.similarity import MEASURES
 
 def at_once(store, measure: str, layer: str) -> np.ndarray:
     networks = [x for trial in families(store)["trial"] for x in tables.read_activations(store, trial, "end", layer)["end", 8, layer]]
-    return MEASURES[measure].distances(networks)
+    labels = [np.zeros(len(networks[0]), np.int16)] if getattr(MEASURES[measure], "needs_labels", False) else []
+    return MEASURES[measure].distances(networks, *labels)
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal to rounding in similarity, which near 1 is far finer than in distance."""
+    np.testing.assert_allclose(found.astype(np.float64) ** 2 / 2, expected**2 / 2, atol=2e-6)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -26,8 +35,9 @@ def test_tiles_equal_all_at_once(sweep, measure, size, monkeypatch):
     monkeypatch.setattr(module, "MAX_BLOCK", size)  # 3 cuts families of 4 in every possible place
     store = sweep(num_families=5, num_replicas=4, diverged={1: 2}, constant=(3,))
     found = all_pairs(store, measure, "block1")
-    np.testing.assert_allclose(found.distances, at_once(store, measure, "block1"), atol=2e-6)
-    assert found.networks["dropped"].sum() == 2 + 4
+    assert_same(found.distances, at_once(store, measure, "block1"))
+    if measure in ("cka", "procrustes"):
+        assert found.networks["dropped"].sum() == 2 + 4
     np.testing.assert_array_equal(np.isnan(np.diagonal(found.distances)), found.networks["dropped"])
     assert found.networks[["trial", "replica"]].drop_duplicates().shape == (20, 2)
     assert store.names(".tmp") == []
@@ -37,7 +47,38 @@ def test_networks_of_different_width_share_a_matrix(sweep, write, monkeypatch):
     monkeypatch.setattr(module, "MAX_BLOCK", 3)
     store = sweep(num_families=2, widths=(4,))
     write(store, num_families=2, widths=(7,), first=2)
-    np.testing.assert_allclose(all_pairs(store, "cka", "block1").distances, at_once(store, "cka", "block1"), atol=2e-6)
+    assert_same(all_pairs(store, "cka", "block1").distances, at_once(store, "cka", "block1"))
+
+
+def test_a_family_in_several_row_groups_is_read_in_parts(sweep, rows, monkeypatch):
+    """As a large family is written: a block of replicas per row group. Blocks of networks start and end inside of them."""
+    store = sweep(num_families=2, num_replicas=6, num_samples=5, widths=(3,), moments=("end",))
+    trial = families(store)["trial"][0]
+    X = tables.read_activations(store, trial)["end", 8, "block1"]
+    columns = {"trial": trial, "moment": "end", "epoch": 8, "layer": "block1", "pooling": "mean", "position": 0, "label": 0}
+    groups = [
+        rows("activations", 10, replica=np.repeat([first, first + 1], 5), sample=np.tile(np.arange(5), 2), shape=[[3]] * 10,
+             activation=tables.list_array(X[first : first + 2].reshape(10, 3)), **columns)
+        for first in (0, 2, 4)
+    ]  # fmt: skip
+    tables.write(store, "activations", trial, groups)
+    for first, stop in ((0, 6), (1, 3), (2, 4), (3, 4), (5, 6)):
+        found, probed = read(store, trial, "block1", "end", 8, range(first, stop))
+        np.testing.assert_array_equal(found, X[first:stop])
+        assert probed["sample"].tolist() == list(range(5))
+    monkeypatch.setattr(module, "MAX_BLOCK", 5)
+    assert_same(all_pairs(store, "cka", "block1").distances, at_once(store, "cka", "block1"))
+
+
+def test_around_swaps_the_first_is_meant_and_epochs_must_be_named():
+    def recorded(moment: str) -> pd.DataFrame:
+        return pd.DataFrame({"trial": ["a", "a", "b"], "moment": moment, "epoch": [4, 2, 3], "layer": "block1", "num_rows": 1, "width": 1})
+
+    assert chosen(recorded("before_swap"), "block1", "before_swap")["epoch"].tolist() == [2, 3]
+    assert chosen(recorded("before_swap"), "block1", "before_swap", 4)["trial"].tolist() == ["a"]
+    assert chosen(recorded("epoch"), "block1", "epoch", 4)["trial"].tolist() == ["a"]
+    with pytest.raises(UnknownName, match="moment 'epoch' has several epochs; name one of 2, 3, 4"):
+        chosen(recorded("epoch"), "block1", "epoch")
 
 
 def test_the_table_written_reads_back(sweep, capsys):
@@ -68,8 +109,6 @@ def test_all_layers_by_default(sweep, capsys):
 )
 def test_mistakes_are_told_in_a_line(sweep, capsys, wrong, message):
     assert main(["pairs", sweep(num_families=2).root, *wrong]) == 2
-    import re
-
     told = capsys.readouterr().err
     assert re.search(message, told)
     assert "Traceback" not in told
