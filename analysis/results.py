@@ -127,9 +127,11 @@ class Results:
         assert X is not None  # `chosen` gives at least one family
         return Activations(X, present, index, samples, layer, moment)
 
-    def pairs(self, measure: str, layer: str, moment: str = "end") -> tuple[np.ndarray, pd.DataFrame]:
-        """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is."""
-        table = self.table(known("table", f"pairs_{measure}_{layer}_{moment}", self.tables, self.store.root))
+    def pairs(self, measure: str, layer: str, moment: str = "end", epoch: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+        """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is. With moment `epoch`,
+        the epoch too."""
+        name = "_".join(["pairs", measure, layer, moment, *([] if epoch is None else [str(epoch)])])
+        table = self.table(known("table", name, self.tables, self.store.root))
         return np.stack(list(table["distances"])), table.drop(columns="distances")
 
     def _beside(self) -> str:

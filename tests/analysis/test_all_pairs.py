@@ -126,8 +126,10 @@ def test_other_probe_samples_are_refused_across_blocks_too(sweep, write, monkeyp
 
 def test_a_network_too_large_for_the_budget_is_refused(sweep, monkeypatch):
     monkeypatch.setattr(module, "MIN_BYTES", 1)
-    with pytest.raises(ValueError, match="one prepared network has 1440 bytes"):  # [30, 6] float64
-        all_pairs(sweep(num_families=2), "cka", "block1", max_bytes=8 * 1439)
+    store = sweep(num_families=2)
+    num_bytes = MEASURES["cka"].prepare(tables.read_activations(store, "t000000000000")["end", 8, "block1"][0]).nbytes
+    with pytest.raises(ValueError, match=f"one prepared network has {num_bytes} bytes"):
+        all_pairs(store, "cka", "block1", max_bytes=8 * num_bytes - 1)
 
 
 def test_only_what_is_named_is_analysed(sweep, capsys):
