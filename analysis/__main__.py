@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,12 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import change, figures, report, tables
+from analysis.activations import known, recorded
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.baselines import baselines
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
 from analysis.predictors import partials, predictors
+from analysis.spreads import families
 from analysis.storage import Store
 
 
@@ -27,6 +30,8 @@ def analyse(
     store: Store,
     measures: Sequence[str] = DEFAULT_MEASURES,
     *,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
     alpha: float = 0.05,
     num_permutations: int = 9999,
     num_dispersion_permutations: int = 999,
@@ -37,7 +42,8 @@ def analyse(
 ) -> Verdict:
     """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
 
-    `measures` are names, or `all`. `only` are the families to compare, by default those of the most frequent base recipe and probes.
+    `measures` are names, or `all`. `layers` and `moments` restrict what is analysed, `only` which families, by default those of the most
+    frequent base recipe and probes.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -46,11 +52,20 @@ def analyse(
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
     measures = expand(measures)
+    _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures, only, seed=seed)
+    spread_table = spreads(store, measures, only, layers, moments, seed=seed)
     association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
     happy, annak = compare_networks(
-        store, gap_table, measures, only=only, alpha=alpha, num_permutations=num_dispersion_permutations, seed=seed
+        store,
+        gap_table,
+        measures,
+        only=only,
+        layers=layers,
+        moments=moments,
+        alpha=alpha,
+        num_permutations=num_dispersion_permutations,
+        seed=seed,
     )
     baseline_table = baselines(store, spread_table["trial"].unique())
     predicted = predictors(store, spread_table, gap_table, baseline_table)
@@ -87,6 +102,16 @@ def analyse(
     if console is not None:
         _print(console, measures, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
     return answer
+
+
+def _check_recorded(store: Store, layers: Collection[str] | None, moments: Collection[str] | None, only: Collection[str] | None) -> None:
+    """Raises UnknownName for a layer or moment that no family has."""
+    if layers is None and moments is None:
+        return
+    found = recorded(store, families(store, only)["trial"].tolist())
+    for column, wanted in (("layer", layers), ("moment", moments)):
+        for one in wanted or ():
+            known(column, one, found[column], store.root)
 
 
 def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, tuple[bytes, str]]:
@@ -178,9 +203,13 @@ def _print(
         console.print(f"  {root}/{file}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
 def _measures(text: str) -> list[str]:
     try:
-        return expand([name.strip() for name in text.split(",")])
+        return expand(_names(text))
     except KeyError as unknown:
         raise argparse.ArgumentTypeError(str(unknown.args[0])) from None
 
@@ -201,7 +230,16 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit code 0 with an answer, 2 where there is nothing to analyse."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description="Answer the question from the tables of a sweep.")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["pairs"]:
+        from analysis import pairs_command
+
+        return pairs_command.main(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Answer the question from the tables of a sweep.",
+        epilog="`python -m analysis pairs --help`: distances between all networks.",
+    )
     parser.add_argument("results", help="folder or URI of a sweep's results")
     parser.add_argument(
         "--measures",
@@ -210,19 +248,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME,...",
         help=f"distances between networks: all, or of {', '.join(MEASURES)} (default: {','.join(DEFAULT_MEASURES)})",
     )
+    parser.add_argument("--layers", type=_names, metavar="NAME,...", help="analyse these layers only (default: all recorded)")
+    parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
     parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
     parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(words)
+    console, began = Console(), time.monotonic()
     try:
         analyse(
             Store(chosen.results),
             chosen.measures,
+            layers=chosen.layers,
+            moments=chosen.moments,
             alpha=chosen.alpha,
             num_permutations=chosen.permutations,
             seed=chosen.seed,
-            console=Console(),
+            console=console,
         )
+        console.print(f"Analysed in {time.monotonic() - began:.1f} s.", highlight=False)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,6 +26,8 @@ def compare_networks(
     measures: Sequence[str] = DEFAULT_MEASURES,
     *,
     only: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
     alpha: float = 0.05,
     num_permutations: int = 999,
     num_bootstrap: int = 1000,
@@ -34,7 +36,7 @@ def compare_networks(
     """The tables `happy_unhappy` (`happiness.compare`) and `annak` (`mantel.annak`), a row per measure and layer.
 
     Happy are the families whose mean gap in accuracy lies at or below the median over families, unhappy those above. A row that cannot be
-    decided gives the reason.
+    decided gives the reason. `layers` and `moments` restrict the rows; without the end of training among the moments there are none.
     """
     gap = gap_table.set_index("trial")[PRIMARY_PREDICTOR].dropna()
     table = families(store, only)
@@ -47,24 +49,27 @@ def compare_networks(
     )
     common = {"moment": PRIMARY_MOMENT, "num_permutations": num_permutations, "seed": seed}
     diverged_at = divergence_epochs(store, table["trial"].tolist())
-    networks = {layer: _networks(store, table["trial"].tolist(), layer, diverged_at) for layer in _layers(store, table["trial"].tolist())}
+    trials = table["trial"].tolist()
+    at_end = _layers(store, trials) if moments is None or PRIMARY_MOMENT in moments else []
+    networks = {layer: _networks(store, trials, layer, diverged_at) for layer in at_end if layers is None or layer in layers}
     answers = logits(store, table["trial"].iloc[0], table["dataset"].iloc[0]) if len(table) else None
     happy_rows: list[dict[str, Any]] = []
     annak_rows: list[dict[str, Any]] = []
     for name in measures:
         measure = MEASURES[name]
-        facts, layers = {}, {}
+        facts: dict[str, dict[str, Any]] = {}
+        distances: dict[str, happiness.Distances] = {}
         for layer, (X, owner, num_dropped) in networks.items():
             if answers is not None and not answers.applies(measure, layer):
                 continue
             labels = answers.labels if answers is not None and measure.needs_labels else None
             facts[layer], found = _distances(measure, X, labels, owner, num_dropped)
             if found is not None:
-                layers[layer] = found
+                distances[layer] = found
         happy = happiness.compare(
-            layers, table, unhappy, alpha=alpha, num_permutations=num_permutations, num_bootstrap=num_bootstrap, seed=seed
+            distances, table, unhappy, alpha=alpha, num_permutations=num_permutations, num_bootstrap=num_bootstrap, seed=seed
         )
-        alike = mantel.annak(layers, table, badly, num_permutations=num_permutations, seed=seed)
+        alike = mantel.annak(distances, table, badly, num_permutations=num_permutations, seed=seed)
         for layer in facts:
             estimator = f"PERMDISP, centroid, bias-adjusted, and partial PERMANOVA; {measure.title}; p from aligned families exchanged"
             row = (

@@ -111,11 +111,13 @@ def spreads(
     store: Store,
     measures: Sequence[str] = DEFAULT_MEASURES,
     only: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
     *,
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The spread of every family, per moment, epoch, layer and measure.
+    """The spread of every family, per moment, epoch, layer and measure; of the layers and moments named, by default all.
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
     dropped and counted. Functional measures have rows for the layer of the logits alone, none where it was not recorded.
@@ -136,7 +138,7 @@ def spreads(
     for family, dataset in zip(trials[FAMILY_COLUMNS].to_dict("records"), trials["dataset"], strict=True):
         answers = logits(store, family["trial"], dataset) if functional else None
         labels = answers.labels if answers is not None else None
-        for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
+        for (moment, epoch, layer), X in tables.read_activations(store, family["trial"], moments, layers).items():
             present = diverged_at[family["trial"]] > epoch
             looks = hashlib.sha256(X.tobytes()).digest(), present.tobytes()
             if looks not in ratios_of:

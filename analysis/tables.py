@@ -6,7 +6,7 @@ is a column of its row, so that a file that is copied away or read through a glo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -283,29 +283,42 @@ def read(
 
 
 def read_activations(
-    store: Store, trial: str, moment: str | None = None, layer: str | None = None
+    store: Store, trial: str, moment: str | Collection[str] | None = None, layer: str | Collection[str] | None = None
 ) -> dict[tuple[str, int, str], np.ndarray]:
     """One family's activations: `(moment, epoch, layer)` -> float32 array `[replica, row, feature]`.
 
-    All of them, or those of one moment or layer. A row is a probe sample, or a position of one under pooling
+    All of them, or those of the moments or layers named. A row is a probe sample, or a position of one under pooling
     `positions`; all replicas have the same rows in the same order.
     """
+    found: dict[tuple[str, int, str], list[np.ndarray]] = {}
     with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
         parquet = pq.ParquetFile(source)
-        moments, layers = (parquet.schema_arrow.names.index(name) for name in ("moment", "layer"))
-        found: dict[tuple[str, int, str], list[np.ndarray]] = {}
-        for index in range(parquet.num_row_groups):
-            part = parquet.metadata.row_group(index)
-            # A row group holds one moment of one layer, so that its statistics name them.
-            here = part.column(moments).statistics.min, part.column(layers).statistics.min
-            if moment not in (None, here[0]) or layer not in (None, here[1]):
-                continue
-            group = parquet.read_row_group(index, columns=["moment", "epoch", "layer", "replica", "activation"])
-            key = (group["moment"][0].as_py(), group["epoch"][0].as_py(), group["layer"][0].as_py())
-            num_replicas = len(group["replica"].unique())
-            values = group["activation"].combine_chunks().values.to_numpy(zero_copy_only=False)
-            found.setdefault(key, []).append(values.reshape(num_replicas, group.num_rows // num_replicas, -1))
+        for index, key, _ in row_groups(parquet, moment, layer):
+            group = parquet.read_row_group(index, columns=["replica", "activation"])
+            found.setdefault(key, []).append(representations(group))
     return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def row_groups(
+    parquet: pq.ParquetFile, moment: str | Collection[str] | None = None, layer: str | Collection[str] | None = None
+) -> Iterator[tuple[int, tuple[str, int, str], tuple[int, int]]]:
+    """Of a file of `activations`, from its footer alone: the index, `(moment, epoch, layer)` and `(rows, width)` of each row group."""
+    moments, layers = ({wanted} if isinstance(wanted, str) else wanted for wanted in (moment, layer))
+    columns = [parquet.metadata.schema.column(i).path.split(".")[0] for i in range(parquet.metadata.num_columns)]
+    at = {name: columns.index(name) for name in ("moment", "epoch", "layer", "activation")}
+    for index in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(index)
+        # A row group holds one moment of one layer, so that its statistics name them.
+        key = tuple(group.column(at[name]).statistics.min for name in ("moment", "epoch", "layer"))
+        if (moments is None or key[0] in moments) and (layers is None or key[2] in layers):
+            yield index, key, (group.num_rows, group.column(at["activation"]).num_values // group.num_rows)
+
+
+def representations(group: pa.Table) -> np.ndarray:
+    """The activations of a row group as an array `[replica, row, feature]`, from its columns `replica` and `activation`."""
+    num_replicas = len(group["replica"].unique())
+    values = group["activation"].combine_chunks().values.to_numpy(zero_copy_only=False)
+    return values.reshape(num_replicas, group.num_rows // num_replicas, -1)
 
 
 def schema_markdown() -> str:

@@ -94,9 +94,8 @@ def main() -> int:
     ratios = [slow / fast for slow, fast in zip(*times.values(), strict=True)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{options.images} images of 3x{options.size}x{options.size}, {options.temperatures} temperatures, cut-off {CUT}")
-    print(
-        f"{cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, n = {options.rounds}; largest difference of a pixel {difference:.1e}"
-    )
+    print(f"{cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, n = {options.rounds}")
+    print(f"largest difference of a pixel {difference:.1e}")
     for name, seconds in times.items():
         print(f"{name:12s} {statistics.median(seconds):8.3f} s [{min(seconds):.3f}, {max(seconds):.3f}]")
     print(f"ratio {statistics.median(ratios):.0f} [{min(ratios):.0f}, {max(ratios):.0f}], bar {BAR:.0f}")

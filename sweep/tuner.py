@@ -74,7 +74,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
     study = SearchStudy.create(plan.config, store) if plan.config.search.kind == "optuna" else None
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
-        with _ray(num_cpus(plan.config)), _graceful() as stopped:
+        with ray_session(num_cpus(plan.config)), _graceful() as stopped:
             there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # of the cluster joined, or of this machine
             num_slots = max(1, sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there))
             if study is None:
@@ -121,7 +121,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
 
 
 @contextlib.contextmanager
-def _ray(cpus: int) -> Iterator[None]:
+def ray_session(cpus: int) -> Iterator[None]:
     """A local Ray that listens on loopback only; an address in RAY_ADDRESS is joined instead."""
     import ray
 

@@ -52,6 +52,7 @@ def test_arrows_run_one_way(room):
         ("trainables.benchmark", ["ray"]),
         ("analysis.akp", ["ray", "torch"]),
         ("analysis.__main__", ["ray", "torch"]),
+        ("analysis.pairs_command", ["ray", "torch"]),
         ("sweep.config", ["ray", "torch"]),
         ("sweep.__main__", ["ray", "torch"]),
         ("sweep.views", ["ray"]),
@@ -61,7 +62,7 @@ def test_imports_stay_light(module, absent):
     subprocess.run([sys.executable, "-c", f"{refuse(absent)}; import {module}"], check=True, cwd=ROOT, timeout=100)
 
 
-@pytest.mark.parametrize("command", [["sweep", "--help"], ["sweep.run", "--help"], ["sweep", "plan", "--help"]])
+@pytest.mark.parametrize("command", [["sweep", "--help"], ["sweep.run", "--help"], ["sweep", "plan", "--help"], ["sweep.pairs", "--help"]])
 def test_help_does_not_import_torch(command):
     code = f"{refuse(['ray', 'torch'])}; import runpy; sys.argv = {command!r}; runpy.run_module({command[0]!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)

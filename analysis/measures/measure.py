@@ -84,6 +84,11 @@ class Measure(ABC):
         distances[np.ix_(valid, valid)] = found
         return distances
 
+    def between(self, factors: Sequence[Factor], others: Sequence[Factor]) -> np.ndarray:
+        """Distances `[network, other network]` between two lists of what `prepare` returned: a block of a matrix too large for one
+        piece. This default takes all pairs of both lists together, up to four times the work; a kernel may do better."""
+        return self.pairwise([*factors, *others])[: len(factors), len(factors) :]
+
     def distances(self, networks: Sequence[np.ndarray] | np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Distances `[network, network]` between networks, each `[sample, feature]`."""
         return self.pairwise([self.prepare(X, labels) for X in networks])

@@ -1,0 +1,56 @@
+"""`python -m sweep.pairs results/<sweep>`: distances between all networks, its blocks and tiles as Ray tasks.
+
+The same command line and the same tables as `python -m analysis pairs`. With RAY_ADDRESS set the tasks run on that cluster, whose nodes
+must all reach the results.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from analysis import pairs_command
+
+TASKS_PER_CPU = 2  # in flight: one that runs and one that waits, so that results do not pile up
+
+
+def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`map` whose calls are Ray tasks of one CPU each; results in the order of the items. Raises what a task raised."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(_call)
+    shared = ray.put(function)
+    most = max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+    running: deque[Any] = deque()
+
+    def oldest() -> Any:
+        try:
+            return ray.get(running.popleft())
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    for item in items:
+        if len(running) == most:
+            yield oldest()
+        running.append(task.remote(shared, item))
+    while running:
+        yield oldest()
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = pairs_command.parsed(arguments, "python -m sweep.pairs")
+    from sweep.tuner import ray_session  # which `--help` need not wait for
+
+    with ray_session(len(os.sched_getaffinity(0))):
+        return pairs_command.run(options, ray_map)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
