@@ -35,26 +35,6 @@ def by_nnls(points: np.ndarray, x: np.ndarray) -> float:
     return float(np.linalg.norm(x - u / u.sum() @ points))
 
 
-def by_clarabel(points: np.ndarray, x: np.ndarray) -> float:
-    """The distance by a conic interior point solver, in slack form: min |s|^2 / 2, s = x - A^T w."""
-    clarabel = pytest.importorskip("clarabel", reason="Clarabel, a conic solver, is not installed (the extra `benchmarks`)")
-    from scipy import sparse
-
-    n, d = points.shape
-    P = sparse.block_diag([sparse.csc_array((n, n)), sparse.eye_array(d)], format="csc")
-    equal = sparse.hstack([sparse.csc_array(points.T), sparse.eye_array(d)])
-    total = sparse.hstack([sparse.csc_array(np.ones((1, n))), sparse.csc_array((1, d))])
-    positive = sparse.hstack([-sparse.eye_array(n), sparse.csc_array((n, d))])
-    constraints = sparse.vstack([equal, total, positive], format="csc")
-    cones = [clarabel.ZeroConeT(d + 1), clarabel.NonnegativeConeT(n)]
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
-    target = np.concatenate([x, [1.0], np.zeros(n)])
-    solution = clarabel.DefaultSolver(P, np.zeros(n + d), constraints, target, cones, settings).solve()
-    return float(np.linalg.norm(np.array(solution.x)[n:]))
-
-
 def cloud(n: int, d: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, d))
 
@@ -93,13 +73,12 @@ def test_equals_the_definition():
             assert found.distance == pytest.approx([by_faces(points, x) for x in queries], abs=1e-10), where
 
 
-@pytest.mark.parametrize("reference", [by_nnls, by_clarabel], ids=["nnls", "clarabel"])
 @pytest.mark.parametrize(("n", "d"), [(300, 5), (400, 30), (60, 90)])
-def test_agrees_with_solvers_of_other_kinds(reference, n, d):
+def test_equals_one_large_problem(n, d):
     points = cloud(n, d, seed=d)
     for where, queries in queries_of(points).items():
         found = project(points, queries)
-        assert found.distance == pytest.approx([reference(points, x) for x in queries], abs=1e-8), where
+        assert found.distance == pytest.approx([by_nnls(points, x) for x in queries], abs=1e-8), where
         assert set(found.status) == {OUTSIDE if where == "outside" else INSIDE}, where
 
 
