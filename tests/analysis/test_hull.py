@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -129,6 +130,15 @@ def test_stopped_early_is_undecided():
     found = project(points, inside, points_per_round=2, max_rounds=3)
     assert found.status[0] == UNDECIDED
     assert (found.lower_bound[0], found.relative_gap[0], found.num_rounds[0]) == (0, 1, 3)
+
+
+def test_the_lower_bound_holds_in_exact_arithmetic():
+    """Rounding is part of the proof: no tolerance here, the truth is a fraction."""
+    points, queries = cloud(1, 30), cloud(100, 30, 3)
+    found = project(points, queries)
+    for x, lower_bound in zip(queries, found.lower_bound, strict=True):
+        assert Fraction(lower_bound) ** 2 <= sum((Fraction(p) - Fraction(q)) ** 2 for p, q in zip(points[0], x, strict=True))
+    assert found.relative_gap.max() < 1e-13
 
 
 def test_inside_holds_up_to_the_tolerance_told():
@@ -281,13 +291,16 @@ def test_bad_input_is_refused(points, queries, options, message):
 
 
 def test_long_work_shows_a_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(hull, "LONG_WORK", 0)
-    project(TRIANGLE, TRIANGLE)
-    assert capsys.readouterr().err == ""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    project(TRIANGLE, TRIANGLE)
+    assert "projecting" not in capsys.readouterr().err
+    monkeypatch.setattr(hull, "LONG_WORK", 0)
     project(TRIANGLE, TRIANGLE)
     shown = capsys.readouterr().err
     assert "projecting" in shown
     assert "3/3" in shown
     project(TRIANGLE, TRIANGLE, progress=False)
-    assert capsys.readouterr().err == ""
+    assert "projecting" not in capsys.readouterr().err
+    monkeypatch.delenv("TTY_COMPATIBLE")
+    project(TRIANGLE, TRIANGLE)
+    assert "projecting" not in capsys.readouterr().err
