@@ -207,6 +207,7 @@ def test_floats_and_bytes_are_the_same_images():
     images = noise(3)
     for dtype in (np.float32, np.float64):
         assert (as_bytes((images / 255).astype(dtype)) == images).all()
+    assert as_bytes(np.array([0.4, 0.6, 1.5, 254.6]).reshape(4, 1, 1, 1) / 255).ravel().tolist() == [0, 1, 2, 255]  # rounded, not cut off
     found = image_statistics((images / 255).astype(np.float32), WITHOUT_SEGMENTS)
     for name, values in image_statistics(images, WITHOUT_SEGMENTS).items():
         assert (found[name] == values).all(), name
