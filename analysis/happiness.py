@@ -96,9 +96,7 @@ def _described(D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design
     counts = _counts(plan, num_bootstrap, generator)
     difference, effect = _difference(z, flags, np.ones((1, len(z))))
     drawn, drawn_effect = _difference(z, flags, counts)
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.nanquantile(drawn, tails)
-    effect_low, effect_high = np.nanquantile(drawn_effect, tails)
+    (low, high), (effect_low, effect_high) = _interval(drawn), _interval(drawn_effect)
     return {
         "dispersion_happy": plain.dispersions[0],
         "dispersion_unhappy": plain.dispersions[1],
@@ -131,14 +129,24 @@ def _counts(plan: Design, num_bootstrap: int, generator: np.random.Generator) ->
 
 
 def _difference(z: np.ndarray, flags: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of z over unhappy less that over happy families `[resample]`, and Hedges' g; NaN where a group has no family."""
+    """Mean of z over unhappy less that over happy families `[resample]`, and Hedges' g; NaN without a family or where nothing varies."""
     with np.errstate(divide="ignore", invalid="ignore"):
         n = [counts @ (flags == side) for side in (0, 1)]
         means = [counts @ (z * (flags == side)) / n[side] for side in (0, 1)]
         scatter = sum(counts @ (z**2 * (flags == side)) - n[side] * means[side] ** 2 for side in (0, 1))
         freedom = n[0] + n[1] - 2
         difference = means[1] - means[0]
-        return difference, difference / np.sqrt(np.maximum(scatter, 0) / freedom) * (1 - 3 / (4 * freedom - 1))
+        effect = difference / np.sqrt(np.maximum(scatter, 0) / freedom) * (1 - 3 / (4 * freedom - 1))
+    return difference, np.where(np.isfinite(effect), effect, np.nan)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    """Percentiles over the resamples `[resample]` that have a value; NaN if none has."""
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return np.nan, np.nan
+    low, high = np.quantile(finite, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _tested(layers: list[Distances], flags: np.ndarray, plan: Design, num_permutations: int, seed: int) -> list[dict[str, float]]:

@@ -139,5 +139,8 @@ class Results:
         if not self.store.is_local:
             return ""
         path = Path(self.store.base)
-        found = sorted({str(p.parent) for folder in (path, path.parent) for p in folder.glob("*/trials")} - {str(path)})
-        return f"; results lie in {', '.join(found)}" if found else ""
+        for folder in (path, path.parent):
+            if found := sorted({str(p.parent) for p in folder.glob("*/trials")} - {str(path)}):
+                more = f" and {len(found) - 5} more folders" if len(found) > 5 else ""
+                return f"; results lie in {', '.join(found[:5])}{more}"
+        return ""
