@@ -16,18 +16,14 @@ DISAGREEMENT = "disagreement"
 def baselines(store: Store, trials: Collection[str]) -> pd.DataFrame:
     """A row per family, baseline and layer: columns trial, baseline, layer (missing for the whole network), value (mean over replicas).
 
-    Train accuracy and the disagreement of a family's replicas on the test set come from `replicas` and `predictions`; the others from the
-    table `baselines` where the results have one.
+    Train accuracy and the disagreement of a family's replicas on the test set come from `replicas` and `predictions`, which all results
+    have; the others from the table `baselines` where there is one. Replicas that diverged are left out.
     """
     parts: list[pd.DataFrame] = [_train_accuracy(store, trials), _disagreement(store, trials)]
-    if "baselines" in tables.TABLES:
-        here = sorted(set(trials) & set(tables.names(store, "baselines")))
-        if here:
-            rows = tables.read(store, "baselines", ["trial", "replica", "baseline", "layer", "value"], only=here)
-            diverged = tables.read(store, "replicas", ["trial", "replica", "diverged_at"], only=here)
-            rows = rows.merge(diverged, on=["trial", "replica"], how="left")
-            rows = rows[rows["diverged_at"].isna() & np.isfinite(rows["value"].astype(np.float64))]
-            parts.append(pd.DataFrame(rows.groupby(["trial", "baseline", "layer"], dropna=False)["value"].mean()).reset_index())
+    if here := sorted(set(trials) & set(tables.names(store, "baselines"))):
+        rows = tables.read(store, "baselines", ["trial", "baseline", "layer", "value"], only=here)
+        rows = rows[np.isfinite(rows["value"]) & (rows["baseline"] != DISAGREEMENT)]
+        parts.append(pd.DataFrame(rows.groupby(["trial", "baseline", "layer"], dropna=False)["value"].mean()).reset_index())
     return pd.concat(parts, ignore_index=True).astype({"value": np.float64})
 
 

@@ -93,7 +93,9 @@ def _num_test(store: Store) -> int | None:
 def _scored(score: np.ndarray, gap: np.ndarray, settings: pd.DataFrame, num_test: int | None) -> dict[str, Any]:
     axes = settings.drop(columns="control")
     axes = axes.loc[:, axes.nunique() > 1]
-    codes = np.stack([np.unique(axes[name].to_numpy(str), return_inverse=True)[1] for name in axes], axis=1)
+    codes = np.zeros(axes.shape, dtype=np.intp)  # [family, axis]
+    for index, name in enumerate(axes):
+        codes[:, index] = np.unique(axes[name].to_numpy(str), return_inverse=True)[1]
     controls = settings["control"].to_numpy(str)
     psi, by_axis = granulated_kendall(score, gap, codes)
     error, weighted = sign_error(score, gap, codes), sign_error(score, gap, codes, num_test)

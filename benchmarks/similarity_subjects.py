@@ -70,7 +70,7 @@ def ours(name: str) -> Callable[[np.ndarray], Found]:
 
 
 def our_permdisp(D: np.ndarray) -> Found:
-    from analysis.statistics import permdisp
+    from analysis.permdisp import permdisp
 
     began = time.process_time()
     found = permdisp(D, groups_of(D), "centroid", NUM_PERMUTATIONS, np.random.default_rng(0))
