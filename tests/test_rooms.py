@@ -48,6 +48,7 @@ def test_arrows_run_one_way(room):
         ("trainables.family", ["ray"]),
         ("trainables.benchmark", ["ray"]),
         ("analysis.akp", ["ray", "torch"]),
+        ("analysis.measures.hull", ["ray", "torch"]),
         ("analysis.__main__", ["ray", "torch"]),
         ("sweep.config", ["ray", "torch"]),
         ("sweep.__main__", ["ray", "torch"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -259,6 +260,16 @@ def test_memory_changes_nothing_but_tiles():
     truth, found = project(points, queries), project(points, queries, memory_bytes=100_000)
     assert found.status.tolist() == truth.status.tolist()
     assert found.distance == pytest.approx(truth.distance, abs=1e-12)
+
+
+def test_memory_stays_within_what_is_given():
+    """Beside the float32 copy of the points, and the queries themselves."""
+    points, queries = cloud(20_000, 100).astype(np.float32), cloud(100, 100, 3)
+    tracemalloc.start()
+    project(points, queries, memory_bytes=2**21)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - points.nbytes < 2**21 + 2**20
 
 
 def test_kept_points_spare_rounds_deep_inside(monkeypatch):
