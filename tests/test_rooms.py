@@ -51,6 +51,7 @@ def test_arrows_run_one_way(room):
         ("trainables.family", ["ray"]),
         ("trainables.benchmark", ["ray"]),
         ("analysis.akp", ["ray", "torch"]),
+        ("analysis.measures.hull", ["ray", "torch"]),
         ("analysis.__main__", ["ray", "torch"]),
         ("analysis.pairs_command", ["ray", "torch"]),
         ("sweep.config", ["ray", "torch"]),

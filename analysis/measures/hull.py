@@ -8,6 +8,7 @@ distance - gap / distance, with gap = max_i (x - p).(a_i - p). Where that is pos
 
 Solved by column generation. Few points carry a projection (`weights`), so each round solves the problem exactly on a
 small working set of points, drops those without weight, and adds those that lie farthest beyond the plane through p.
+Deep inside a hull of hundreds of dimensions, where a projection has a point per dimension, a query takes seconds.
 Working sets are per query; the look at all points is one matrix product for all queries that are still on the way.
 """
 
@@ -32,6 +33,10 @@ OUTSIDE, INSIDE, UNDECIDED = "outside", "inside", "undecided"
 QUERIES_PER_BLOCK = 512
 LONG_WORK = 10**11  # queries times points times features: about a minute
 COARSE = 1e-6  # what a score in float32 may be off by, in units
+SPARES, SPARES_FROM = (
+    2,
+    8,
+)  # points kept for each with weight, from which round: else the same ones leave and return, for hundreds of rounds
 MAX_STALLS = 3  # rounds that neither shorten the distance nor raise the bound
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e150  # the square of more is not finite
@@ -122,6 +127,7 @@ class _Query:
         self.rounding = (held.num_features + 8) * EPS * (float(np.linalg.norm(x)) + held.radius)
         self.support = np.empty(0, dtype=np.intp)
         self.weights = np.empty(0)
+        self.spare = np.empty(0, dtype=np.intp)
         self.distance, self.lower_bound = np.inf, 0.0
         self.num_rounds = self.num_stalls = 0
         self.exact = self.done = False
@@ -141,12 +147,13 @@ class _Query:
 
     def step(self, candidates: np.ndarray, highest: float, held: Points, rules: _Rules) -> None:
         """Take in what the look at all points has found."""
-        before, known = (self.distance, self.lower_bound), set(self.support.tolist())
+        before, working = (self.distance, self.lower_bound), np.concatenate([self.support, self.spare])
+        known = set(working.tolist())
         if self.exact:
             self.lower_bound = max(self.lower_bound, self.reach - highest - self.rounding)
         new = np.array([i for i in candidates.tolist() if i not in known], dtype=np.intp)
         if len(new) and self.num_rounds < rules.max_rounds:
-            self._solve(np.concatenate([self.support, new]), held)
+            self._solve(np.concatenate([working, new]), held)
             moved = self.distance < before[0] * (1 - 1e-12) or self.lower_bound > before[1]
             self.num_stalls = 0 if moved else self.num_stalls + 1
             self.done = self.distance <= rules.tolerance or self.num_stalls > MAX_STALLS
@@ -155,7 +162,7 @@ class _Query:
             self.exact, self.done = True, self.exact
 
     def _solve(self, working: np.ndarray, held: Points) -> None:
-        """The problem on the working set, exactly, and without the points that turn out to have no weight."""
+        """The problem on the working set, exactly, and which of its points stay: those with weight, and those nearest to having some."""
         self.num_rounds += 1
         differences = held.take(working) - self.x
         try:
@@ -168,6 +175,9 @@ class _Query:
         self.support, self.weights = working[kept], weights[kept]
         self.distance = float(np.linalg.norm(residual))
         self._towards(residual)
+        num_spares = SPARES * len(self.support) if self.num_rounds >= SPARES_FROM else 0
+        idle = np.flatnonzero(~kept)
+        self.spare = working[idle[np.argsort(differences[idle] @ residual)[::-1][:num_spares]]]
 
 
 def simplex_least_squares(M: np.ndarray) -> np.ndarray:

@@ -54,9 +54,9 @@ class Points:
     def farthest(self, directions: np.ndarray, floors: np.ndarray, num: int, exact: bool) -> tuple[list[np.ndarray], np.ndarray]:
         """For each of `directions [direction, feature]` the indices of up to `num` points with the largest scores above
         `floors [direction]`, and the largest score of all points `[direction]`. In float64 if `exact`, else in float32."""
-        highest = np.full(len(directions), -np.inf)
-        indices: list[list[np.ndarray]] = [[] for _ in directions]
-        values: list[list[np.ndarray]] = [[] for _ in directions]
+        highest, floors = np.full(len(directions), -np.inf), floors.copy()
+        indices = [np.empty(0, dtype=np.intp) for _ in directions]
+        values = [np.empty(0) for _ in directions]
         if not exact:
             directions = directions.astype(np.float32)
         for rows in self.tiles(len(directions)):
@@ -64,25 +64,13 @@ class Points:
             tops = scores.max(axis=1)
             highest = np.maximum(highest, tops)
             for i in np.flatnonzero(tops > floors):
-                above = _largest(scores[i], num, floors[i])
-                indices[i].append(above + rows.start)
-                values[i].append(scores[i, above])
-        return [_merge(found, scored, num) for found, scored in zip(indices, values, strict=True)], highest
-
-
-def _largest(scores: np.ndarray, num: int, floor: float) -> np.ndarray:
-    """Where up to `num` of the largest scores above the floor are."""
-    above = np.flatnonzero(scores > floor)
-    if len(above) > num:
-        above = above[np.argpartition(scores[above], -num)[-num:]]
-    return above
-
-
-def _merge(indices: list[np.ndarray], values: list[np.ndarray], num: int) -> np.ndarray:
-    """The best of the best of several tiles."""
-    if len(indices) < 2:
-        return indices[0] if indices else np.empty(0, dtype=np.intp)
-    return np.concatenate(indices)[_largest(np.concatenate(values), num, -np.inf)]
+                above = np.flatnonzero(scores[i] > floors[i])
+                indices[i], values[i] = np.append(indices[i], above + rows.start), np.append(values[i], scores[i, above])
+                if len(values[i]) > num:
+                    best = np.argpartition(values[i], -num)[-num:]
+                    indices[i], values[i] = indices[i][best], values[i][best]
+                    floors[i] = values[i].min()  # nothing below can be among the best any more
+        return indices, highest
 
 
 class TensorPoints(Points):
@@ -113,5 +101,6 @@ class TensorPoints(Points):
             values, indices = scores.topk(min(num, scores.shape[1]), dim=1)
             best.append((values.cpu().numpy(), indices.cpu().numpy() + rows.start))
         values, indices = (np.concatenate(part, axis=1) for part in zip(*best, strict=True))
-        found = [i[_largest(v, num, floor)] for i, v, floor in zip(indices, values, floors, strict=True)]
+        order = np.argsort(-values, axis=1)[:, :num]
+        found = [i[o[v[o] > floor]] for i, v, o, floor in zip(indices, values, order, floors, strict=True)]
         return found, values.max(axis=1)

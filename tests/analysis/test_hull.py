@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -259,6 +260,31 @@ def test_memory_changes_nothing_but_tiles():
     truth, found = project(points, queries), project(points, queries, memory_bytes=100_000)
     assert found.status.tolist() == truth.status.tolist()
     assert found.distance == pytest.approx(truth.distance, abs=1e-12)
+
+
+def test_memory_stays_within_what_is_given():
+    """Beside the float32 copy of the points, and the queries themselves."""
+    points, queries = cloud(20_000, 100).astype(np.float32), cloud(100, 100, 3)
+    tracemalloc.start()
+    project(points, queries, memory_bytes=2**21)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - points.nbytes < 2**21 + 2**20
+
+
+def test_kept_points_spare_rounds_deep_inside(monkeypatch):
+    """Smooth nonnegative images; a mixture of them lies near many faces at once."""
+    generator = np.random.default_rng(0)
+    waves = np.cos(np.pi * np.outer(np.arange(12) + 0.5, np.arange(12)) / 12)
+    power = 1 / (1 + np.add.outer(np.arange(12), np.arange(12))) ** 3
+    images = np.einsum("xa,nab,yb->nxy", waves, generator.standard_normal((2000, 12, 12)) * power, waves)
+    points = np.maximum(images, 0).reshape(2000, -1)
+    queries = generator.dirichlet(np.ones(100), size=3) @ points[:100]
+    found = project(points, queries, points_per_round=8)
+    monkeypatch.setattr(hull, "SPARES", 0)
+    without = project(points, queries, points_per_round=8)
+    assert set(found.status) == set(without.status) == {INSIDE}
+    assert found.num_rounds.sum() < 0.8 * without.num_rounds.sum()
 
 
 def test_a_solver_that_gives_up_leaves_the_query_undecided(monkeypatch):
