@@ -100,19 +100,21 @@ class SearchStudy:
         from optuna.distributions import check_distribution_compatibility
 
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.distributions and set(trial.distributions) != set(self.distributions):
-                before, today = (", ".join(sorted(names)) for names in (trial.distributions, self.distributions))
+            names, today = set(trial.distributions), set(self.distributions)
+            was_cut_off = not trial.state.is_finished() and names < today  # killed while it was being asked for
+            if names and names != today and not was_cut_off:
+                old, new = (", ".join(sorted(some)) for some in (names, today))
                 raise ConfigError(
-                    "space", [f"the study {self.config.name} in {self.where} has the parameters {before}, not {today}; {_ANOTHER_STUDY}"]
+                    "space", [f"the study {self.config.name} in {self.where} has the parameters {old}, not {new}; {_ANOTHER_STUDY}"]
                 )
-            for name, old in trial.distributions.items():
-                new = self.distributions.get(name)
+            for name, kind in trial.distributions.items():
+                wanted = self.distributions.get(name)
                 try:
-                    if new is not None:
-                        check_distribution_compatibility(old, new)
+                    if wanted is not None:
+                        check_distribution_compatibility(kind, wanted)
                 except ValueError:
                     raise ConfigError(
-                        "space", [f"the study {self.config.name} in {self.where} has {name} as {old}, not as {new}; {_ANOTHER_STUDY}"]
+                        "space", [f"the study {self.config.name} in {self.where} has {name} as {kind}, not as {wanted}; {_ANOTHER_STUDY}"]
                     ) from None
 
     def check_trial(self, proposal: Proposal, trial: str) -> None:

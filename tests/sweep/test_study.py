@@ -317,6 +317,21 @@ def test_a_torn_last_line_of_the_journal_is_cut_off(sweep, begin, store):
     check_study(more, store, 3)
 
 
+def test_a_search_killed_within_a_proposal_goes_on(sweep, begin, store):
+    """At every line of the journal that one proposal writes."""
+    config, journal = sweep(), Path(store.path(JOURNAL))
+    begin(config)
+    created = len(journal.read_bytes().splitlines())
+    begin(config).suggest("0")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) > created + len(distributions(config.space))
+    for length in range(created, len(lines)):
+        journal.write_bytes(b"".join(lines[:length]))
+        searcher = begin(config)
+        assert searcher.suggest("0")
+        assert all(t.state.is_finished() or set(t.params) == set(distributions(config.space)) for t in searcher.study.study.get_trials())
+
+
 def test_parameters_are_the_axes_and_lead_back_to_them():
     recipe = {
         "model.widths": [[4], [4, 8]],
