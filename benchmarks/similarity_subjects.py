@@ -73,7 +73,7 @@ def our_permdisp(D: np.ndarray) -> Found:
     from analysis.permdisp import permdisp
 
     began = time.process_time()
-    found = permdisp(D, groups_of(D), "centroid", NUM_PERMUTATIONS, np.random.default_rng(0))
+    found = permdisp(D, groups_of(D), "centroid", NUM_PERMUTATIONS, np.random.default_rng(0), permute="residuals", euclidean=True)
     return np.array([found.f]), time.process_time() - began
 
 
