@@ -225,8 +225,12 @@ def state(row: dict[str, Any], widths: Sequence[int]) -> tuple[str, str]:
     """The statement from a row of fits, and the reason where it is undecided; `widths` are the numbers of features over the sizes."""
     if len(widths) > 1:
         return "undecided", f"{', '.join(map(str, widths))} features: spreads depend on their number and are not calibrated for it"
+    if row["change_low"] == row["change_high"]:
+        return "undecided", "the families and seeds are too few to resample, so that nothing has an interval"
     if row["change_low"] > 0:
         return "not converging", "the spread rises"
+    if row["b"] <= EXPONENTS[0] * 1.001:
+        return "undecided", f"the spread falls more slowly than n^-{EXPONENTS[0]:g}: no limit is in sight"
     if row["change_high"] < 0 and row["share_high"] < CONVERGED_SHARE:
         return "converging", ""
     if row["share_low"] > CONVERGED_SHARE:

@@ -117,4 +117,4 @@ def interval(observed: float, drawn: np.ndarray, confidence: float) -> tuple[flo
     shift = norm.ppf(np.clip(share, 1 / (len(drawn) + 1), len(drawn) / (len(drawn) + 1)))
     tails = norm.cdf(2 * shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]))
     low, high = np.quantile(drawn, tails)
-    return float(low), float(high)
+    return min(float(low), observed), max(float(high), observed)  # few resamples may all lie on one side

@@ -33,6 +33,8 @@ MIN_EXCHANGES = 100
 # Smaller than this share of what the blocks leave is rounding.
 NOTHING = 1e-9
 WITHIN = "within blocks of one control and swap epoch, lines of one control exchanged as wholes"
+Place = tuple[str, int]  # a control and a swap epoch
+
 BETWEEN = "between controls, whose families are averaged"
 
 
@@ -45,8 +47,8 @@ class Design:
     blocks: np.ndarray  # [item] items are compared within their block
     lines: np.ndarray  # [item] items that are exchanged together
     functions: np.ndarray  # [item] last activation and loss; one code for all where they are not held fixed
-    controls: np.ndarray  # [item]
-    classes: tuple[np.ndarray, ...]  # each [line, swap epoch]: items whose lines may be exchanged
+    controls: np.ndarray  # [item] first phase, or with `BETWEEN` the control: what is drawn first in a bootstrap
+    classes: tuple[np.ndarray, ...]  # each [line, place]: items whose lines may be exchanged
     family_controls: np.ndarray  # [family] controls by number, families that are left out included
     num_alone: int  # families that no other can be exchanged for
     reason: str = ""  # why nothing can be tested, else empty
@@ -127,34 +129,37 @@ def design(families: pd.DataFrame) -> Design:
 
 def _within(table: pd.DataFrame) -> Design:
     after = [_after_swap(schedule, epoch) for schedule, epoch in zip(table["schedule"], table["swap_epoch"], strict=True)]
-    key = pd.DataFrame({"control": table["control"], "line": after, "epoch": table["swap_epoch"].astype("Int64")}).dropna()
+    first = table["schedule"].str.split(" ").str[0]  # the phase that controls of several base recipes have in common
+    epochs = table["swap_epoch"].astype("Int64")
+    key = pd.DataFrame({"first": first, "control": table["control"], "line": after, "epoch": epochs}).dropna()
     # A schedule that occurs twice under a control, as it does under two settings of the probes, is another line.
     key["line"] = key["line"] + "#" + key.groupby(["control", "line", "epoch"]).cumcount().astype(str)
-    swaps: dict[tuple[str, str], list[int]] = {}
-    for control, line, epoch in sorted(zip(key["control"], key["line"], key["epoch"], strict=True)):
-        swaps.setdefault((control, line), []).append(int(epoch))
-    key["epochs"] = [tuple(swaps[of]) for of in zip(key["control"], key["line"], strict=True)]
+    key["place"] = list(zip(key["control"], key["epoch"].astype(int), strict=True))
+    places: dict[tuple[str, str], list[Place]] = {}
+    for of, line, place in sorted(zip(key["first"], key["line"], key["place"], strict=True)):
+        places.setdefault((of, line), []).append(place)
+    key["places"] = pd.Series([tuple(places[of]) for of in zip(key["first"], key["line"], strict=True)], key.index, dtype=object)
     classes: list[np.ndarray] = []
     chosen: list[int] = []
     blocks: list[int] = []
     lines: list[int] = []
     num_blocks = num_lines = 0
-    for (_, found_epochs), rows in key.groupby(["control", "epochs"], sort=True):
-        swap_epochs: tuple[int, ...] = found_epochs  # type: ignore[assignment]
+    for (_, found_places), rows in key.groupby(["first", "places"], sort=True):
+        columns: tuple[Place, ...] = found_places  # type: ignore[assignment]
         names = sorted(rows["line"].unique())
         if len(names) < 2:
             continue
-        where: dict[tuple[str, int], int] = {
-            (line, epoch): index for index, line, epoch in zip(rows.index, rows["line"], rows["epoch"], strict=True)
+        where: dict[tuple[str, Place], int] = {
+            (line, place): index for index, line, place in zip(rows.index, rows["line"], rows["place"], strict=True)
         }
         start = len(chosen)
         for number, line in enumerate(names):
-            for column, epoch in enumerate(swap_epochs):
-                chosen.append(where[line, epoch])
+            for column, place in enumerate(columns):
+                chosen.append(where[line, place])
                 blocks.append(num_blocks + column)
                 lines.append(num_lines + number)
-        classes.append(np.arange(start, len(chosen)).reshape(len(names), len(swap_epochs)))
-        num_blocks, num_lines = num_blocks + len(swap_epochs), num_lines + len(names)
+        classes.append(np.arange(start, len(chosen)).reshape(len(names), len(columns)))
+        num_blocks, num_lines = num_blocks + len(columns), num_lines + len(names)
     used = table.iloc[chosen]
     members = np.zeros((len(chosen), len(table)))
     members[np.arange(len(chosen)), chosen] = 1.0
@@ -165,9 +170,9 @@ def _within(table: pd.DataFrame) -> Design:
         np.array(blocks, dtype=np.intp),
         np.array(lines, dtype=np.intp),
         _codes(used["last_activation"] + "/" + used["last_loss"]),
-        _codes(used["control"]),
+        _codes(first.iloc[chosen]),
         tuple(classes),
-        _codes(table["control"]),
+        _codes(first),
         len(table) - len(chosen),
     )
     reason = ""

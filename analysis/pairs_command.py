@@ -11,6 +11,7 @@ from rich.console import Console
 from analysis.activations import chosen, recorded
 from analysis.akp import families
 from analysis.all_pairs import MAX_BYTES, Map, all_pairs
+from analysis.logits import logits
 from analysis.measures.similarity import MEASURES
 from analysis.storage import Store
 
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace, map: Map = map) -> int:
     try:
         store = Store(options.results)
         layers = options.layer or _layers(store, options.moment, options.epoch)
+        if options.measure in MEASURES and MEASURES[options.measure].kind == "functional":
+            layers = [_of_answers(store, options.measure, options.layer)]
         for layer in layers:
             found = all_pairs(
                 store,
@@ -63,6 +66,16 @@ def run(options: argparse.Namespace, map: Map = map) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _of_answers(store: Store, measure: str, wanted: list[str] | None) -> str:
+    """The layer of the logits, the only one for measures of what networks answer. Raises ValueError where another is wanted."""
+    trials = families(store)
+    layer = logits(store, trials["trial"].iloc[0], trials["dataset"].iloc[0]).layer if len(trials) else None
+    if layer is None or (wanted and wanted != [layer]):
+        there = layer or "none, the logits were not recorded"
+        raise ValueError(f"{measure} compares what networks answer: layer {', '.join(wanted or ['(all)'])} is refused; allowed: {there}")
+    return layer
 
 
 def _layers(store: Store, moment: str, epoch: int | None) -> list[str]:

@@ -72,16 +72,18 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     alone = f"; {top['num_alone']} more have none to be exchanged for" if top["num_alone"] else ""
     left_in = ", ".join(f"{layer} {rho:+.2f}" for layer, rho in zip(tested["layer"], tested["rho_blocks"], strict=True))
     needed = f" About {tested['families_needed'].max()} families would decide every layer." if "undecided" in set(tested["verdict"]) else ""
-    detectable = tested["detectable_rho"].max()
-    power = f"An association of {detectable:.2f}" if detectable <= 1 else "None, however strong,"
+    detectable, power = tested["detectable_rho"].max(), ""
+    if answer in ("no effect", "undecided"):
+        found = f"An association of {detectable:.2f} would" if detectable <= 1 else "Not even a perfect association would"
+        power = f" {found} have been found in every layer with 80 % power."
     text = (
         f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Correlation of aligned ranks over {top['num_families']} families "
         f"of {replicas} replicas ({top['num_controls']} controls, {top['num_blocks']} blocks{alone}), between spread "
         f"({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest |rho| in layer {top['layer']}, "
         f"rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}] (controls, lines and replicas "
         f"resampled), p = {top['p_adjusted']:.2g} (permutations {top['scheme']}; max-T over {len(tested)} layers). Layers at "
-        f"{top['alpha']:g}, no effect meaning an interval within ±{top['bound']:g}: {layers}. {power} "
-        f"would have been found in any layer with 80 % power.{needed} With what the last functions do on their own left in, "
+        f"{top['alpha']:g}, no effect meaning an interval within ±{top['bound']:g}: {layers}.{power}{needed} "
+        f"With what the last functions do on their own left in, "
         f"exploratory: {left_in}."
     )
     rho, rho_low, rho_high, p_adjusted = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_adjusted"))

@@ -65,7 +65,7 @@ def write_sweep(
         swap_epoch = (2, 4)[(place - 1) // 3] if place else None
         last_activation = "relu" if swapped in ("none", "loss") else "tanh"
         last_loss = "cross_entropy" if swapped in ("none", "activation") else "focal"
-        schedule = "0:relu/cross_entropy" + ("" if swap_epoch is None else f" {swap_epoch}:{last_activation}/{last_loss}")
+        schedule = f"0:relu{tree}/cross_entropy" + ("" if swap_epoch is None else f" {swap_epoch}:{last_activation}/{last_loss}")
         num_diverged = (diverged or {}).get(index, 0)
         gap = 0.3 * level[index] + 0.01 * generator.standard_normal(num_replicas)
         groups = []
@@ -209,8 +209,9 @@ def make_tree(
     """Families as `exchange.design` takes them: controls, and from each some lines at some swap epochs."""
     rows = []
     for control in range(num_controls):
-        rows.append(("0:relu/ce", f"c{control}", None, "relu"))
-        rows += [(f"0:relu/ce {epoch}:{line}/ce", f"c{control}", epoch, line) for line, epoch in product(lines, epochs)]
+        first = f"0:relu{control}/ce"
+        rows.append((first, f"c{control}", None, "relu"))
+        rows += [(f"{first} {epoch}:{line}/ce", f"c{control}", epoch, line) for line, epoch in product(lines, epochs)]
     table = pd.DataFrame(rows, columns=["schedule", "control", "swap_epoch", "last_activation"]).astype({"swap_epoch": "Int32"})
     return table.assign(trial=[f"t{i:03d}" for i in range(len(rows))], last_loss="ce")
 

@@ -54,7 +54,7 @@ def synthetic(generator: np.random.Generator, num_controls: int, num_layers: int
     gap = generator.standard_normal(len(families))
     latent = slope * gap + generator.standard_normal(len(families))
     spread_table = pd.DataFrame([
-        {"trial": trial, "schedule": f"0:relu/focal {epoch}:act{line}/focal", "control": f"c{control}", "swap_epoch": epoch,
+        {"trial": trial, "schedule": f"0:relu{control}/focal {epoch}:act{line}/focal", "control": f"c{control}", "swap_epoch": epoch,
          "moment": "end", "epoch": 8, "layer": f"block{layer}", "measure": "cka", "num_replicas": 6, "num_samples": 50, "width": 8,
          "spread": latent[i] + 0.5 * generator.standard_normal(), "spread_se": 0.5, "last_activation": f"act{line}", "last_loss": "focal"}
         for layer in range(num_layers) for i, (trial, (control, line, epoch)) in enumerate(zip(trials, families, strict=True))

@@ -39,6 +39,20 @@ def test_a_line_that_lacks_a_swap_epoch_is_exchanged_with_none_but_its_like(tree
     assert without.counts["num_lines"] == 9
 
 
+def test_a_line_moves_with_its_like_under_other_base_recipes(tree):
+    """What a swap does recurs at every size of the training set: families of one schedule are no independent draws."""
+    one = tree()
+    table = pd.concat([one.assign(control=one["control"] + size) for size in ("small", "large")], ignore_index=True)
+    plan = design(table)
+    assert plan.counts == {"num_families": 32, "num_alone": 4, "num_blocks": 8, "num_lines": 8, "num_controls": 2}
+    used = table.iloc[families_of(plan)].reset_index(drop=True)
+    for order in plan.orders(50, np.random.default_rng(0)):
+        moved = used.iloc[order].reset_index(drop=True)
+        assert (moved[["control", "swap_epoch"]] == used[["control", "swap_epoch"]]).all(axis=None)
+        to = pd.DataFrame({"line": used["control"].str[:2] + used["last_activation"], "to": moved["last_activation"]})
+        assert (to.groupby("line")["to"].nunique() == 1).all()
+
+
 def test_pulses_of_one_length_are_one_line():
     rows = [
         (f"0:relu/ce {epoch}:{activation}/ce {epoch + length}:relu/ce", "c0", epoch, "relu")
