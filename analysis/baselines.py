@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import tables
+from analysis.measures.baselines import disagreement
 from analysis.storage import Store
 
 DISAGREEMENT = "disagreement"
@@ -41,16 +42,6 @@ def _disagreement(store: Store, trials: Collection[str]) -> pd.DataFrame:
         rows = tables.read(store, "predictions", ["epoch", "moment", "split", "predicted"], only=[trial])
         rows = rows[(rows["split"] == "test") & (rows["moment"] == "epoch")]
         predicted = [row for row in rows.loc[rows["epoch"] == rows["epoch"].max(), "predicted"] if (row >= 0).all()]
-        value = disagreement(np.stack(predicted)) if len(predicted) > 1 else np.nan
+        value = float(disagreement(np.stack(predicted)).mean()) if len(predicted) > 1 else np.nan
         found.append({"trial": trial, "baseline": DISAGREEMENT, "layer": None, "value": value})
     return pd.DataFrame(found, columns=["trial", "baseline", "layer", "value"])
-
-
-def disagreement(predicted: np.ndarray) -> float:
-    """Mean over pairs of networks of the share of samples that they class differently, from classes `[network, sample]`.
-
-    Counted per sample: of m networks, n_c of which say c, m^2 - sum_c n_c^2 ordered pairs disagree.
-    """
-    m = len(predicted)
-    counts = np.stack([(predicted == label).sum(axis=0) for label in np.unique(predicted)])
-    return float((m**2 - (counts.astype(np.int64) ** 2).sum(axis=0)).mean() / (m * (m - 1)))

@@ -40,7 +40,7 @@ class Resampling:
     """Bootstrap resamples of the items of a design, with the ranks that each of them has."""
 
     def __init__(self, design: Design, num_replicas: int, num_bootstrap: int, generator: np.random.Generator) -> None:
-        self._design, self._num = design, num_bootstrap
+        self._design = design
         names = np.unique(design.controls)
         drawn = names[generator.integers(len(names), size=(num_bootstrap, len(names)))]  # [resample, draw]
         sizes = np.array([(design.controls == name).sum() for name in names])
