@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import change, figures, report, tables
+from analysis import figures, report, tables
 from analysis.activations import known, recorded
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.baselines import baselines
@@ -22,6 +23,8 @@ from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
 from analysis.predictors import partials, predictors
+from analysis.question import Asked
+from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
 
@@ -71,11 +74,9 @@ def analyse(
     predicted = predictors(store, spread_table, gap_table, baseline_table)
     partial_table = partials(spread_table, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
-    changes = (
-        change.after_swap(store, gap_table, only, alpha=alpha, num_permutations=num_permutations, seed=seed),
-        change.over_sizes(store, only, seed=seed),
-    )
-    drawn = _draw(spread_table, gap_table, association) | changes[0].figures | changes[1].figures
+    asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
+    answered = [ask(asked) for ask in QUESTIONS]
+    drawn = _draw(spread_table, gap_table, association)
     written = []
     found = {
         "spread": spread_table,
@@ -84,23 +85,32 @@ def analyse(
         "annak": annak,
         "predictors": predicted,
         "partial": partial_table,
-        **changes[0].tables,
-        **changes[1].tables,
     }
-    for title, table in found.items():
+    for title, table in reduce(or_, (one.tables for one in answered), found).items():
         written.append(f"analysis/{title}.parquet")
         store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
-    for title, (png, _) in drawn.items():
+    for title, (png, _) in reduce(or_, (one.figures for one in answered), drawn).items():
         written.append(f"figures/{title}.png")
         store.write(written[-1], png)
     page = report.render(
-        name or _shown(store), (answer, other), trials, spread_table, gap_table, association, happy, annak, predicted, partial_table, drawn
+        name or _shown(store),
+        (answer, other),
+        trials,
+        spread_table,
+        gap_table,
+        association,
+        happy,
+        annak,
+        predicted,
+        partial_table,
+        drawn,
+        answered,
     )
     written.append("report.html")
     store.write("report.html", page.encode())
     answer = replace(answer, files=tuple(written))
     if console is not None:
-        _print(console, measures, association, happy, (answer, other), _shown(store), [*changes[0].lines, *changes[1].lines])
+        _print(console, measures, association, happy, (answer, other), _shown(store), [line for one in answered for line in one.lines])
     return answer
 
 

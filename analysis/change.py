@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 
@@ -12,35 +9,22 @@ from analysis import tables, trends
 from analysis.adaptation import adaptation, returns
 from analysis.akp import PRIMARY_PREDICTOR, families
 from analysis.asymptotics import asymptotics, sentences
+from analysis.question import Asked, Found
 from analysis.recovery import recovery
 from analysis.restoring import associations, restoring
-from analysis.storage import Store
 
 
-class Found(NamedTuple):
-    """Tables by name, figures (PNG and caption) by name, and lines for the console. Empty where there is nothing to ask."""
-
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, tuple[bytes, str]]
-    lines: list[str]
-
-
-def after_swap(
-    store: Store,
-    gap_table: pd.DataFrame,
-    only: Collection[str] | None = None,
-    *,
-    alpha: float = 0.05,
-    num_permutations: int = 9999,
-    seed: int = 0,
-) -> Found:
+def after_swap(asked: Asked) -> Found:
     """How families move after their swap. Needs stressed families with curves (table `epochs`)."""
+    title, store, only, seed = "After the swap", asked.store, asked.only, asked.seed
     trials = families(store, only)
     stressed = trials.loc[trials["swap_epoch"].notna(), "trial"]
-    if stressed.empty or not set(stressed) & set(tables.names(store, "epochs")):
-        return Found({}, {}, [])
+    if stressed.empty:
+        return Found(title, reason="No family of this analysis has a swap.")
+    if not set(stressed) & set(tables.names(store, "epochs")):
+        return Found(title, reason="The table epochs has no file of a stressed family.")
     table, recovered, rates = adaptation(store, only=only), recovery(store, only, seed=seed), restoring(store, only, seed=seed)
-    association = associations(rates, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
+    association = associations(rates, asked.gaps, alpha=asked.alpha, num_permutations=asked.num_permutations, seed=seed)
     found = {
         "adaptation": table,
         "recovery": recovered,
@@ -54,21 +38,23 @@ def after_swap(
         "(same weights, new functions, 0 steps), and as often as was recorded until the end."
     )
     figures = {"after_swap": (png, caption)} if png is not None else {}
-    return Found(found, figures, [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)])
+    lines = [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)]
+    return Found(title, lines, found, figures)
 
 
-def over_sizes(store: Store, only: Collection[str] | None = None, *, seed: int = 0) -> Found:
+def over_sizes(asked: Asked) -> Found:
     """Whether spread vanishes with size. Needs a sweep that varied data.train_size or model.widths."""
-    fits, spreads = asymptotics(store, only=only, seed=seed)
+    title = "With size"
+    fits, spreads = asymptotics(asked.store, only=asked.only, seed=asked.seed)
     if fits.empty:
-        return Found({}, {}, [])
+        return Found(title, reason="No size was varied (data.train_size or model.widths in space.recipe).")
     figures = {}
     for axis in dict.fromkeys(spreads["axis"]):
         png = trends.spread_over_sizes(fits, spreads, axis)
         if png is not None:
             caption = f"Mean spread of controls and of stressed families at the end of training over {axis}, with the fitted limit."
             figures[f"spread_over_{axis.partition('.')[2]}"] = png, caption
-    return Found({"asymptotics": fits, "asymptotics_spread": spreads}, figures, sentences(fits))
+    return Found(title, sentences(fits), {"asymptotics": fits, "asymptotics_spread": spreads}, figures)
 
 
 def _recovery_line(recovered: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -15,6 +15,7 @@ from analysis.html import interval, table, with_p
 from analysis.html import number as number
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
+from analysis.question import Found
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --paper: #ffffff; --card: #f4f6f8;
@@ -67,10 +68,11 @@ def render(
     predictors: pd.DataFrame,
     partial: pd.DataFrame,
     figures: Mapping[str, tuple[bytes, str]],
+    answered: Sequence[Found],
 ) -> str:
     """The page. `verdicts` are the declared one and the exploratory one by test error; `trials` is the table of that name.
 
-    `figures` maps a title to a PNG and its caption.
+    `figures` maps a title to a PNG and its caption; `answered` are the further questions, a section each.
     """
     verdict, other = verdicts
     primary = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
@@ -80,11 +82,7 @@ def render(
         f"<div class='verdict'><strong>{escape(verdict.answer)}</strong>{escape(verdict.text)}</div>",
         f"<p>{escape(other.text)}</p>",
         INTRODUCTION,
-        *[
-            f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
-            for title, (png, caption) in figures.items()
-        ],
+        *_figures(figures),
         "<h2>Association of spread with generalization</h2>",
         _associations(primary, f"At the end of training, predictor {PRIMARY_PREDICTOR}. {_estimators(primary)}"),
         "<details><summary>All moments and predictors (exploratory)</summary>",
@@ -94,6 +92,7 @@ def render(
         report_networks.happy_unhappy(happy),
         "<h2>Does spread say more than what is cheaper to know?</h2>",
         *report_networks.beside(annak, predictors, partial),
+        *[_section(found) for found in answered],
         "<h2>Most extreme families</h2>",
         _extremes(spreads, gaps),
         "<h2>What failed, diverged or was left out</h2>",
@@ -112,6 +111,21 @@ def render(
         f"{escape(verdict.answer)}</title><style>{STYLE}</style></head>"
         f"<body>{body}</body></html>\n"
     )
+
+
+def _figures(figures: Mapping[str, tuple[bytes, str]]) -> list[str]:
+    return [
+        f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for title, (png, caption) in figures.items()
+    ]
+
+
+def _section(found: Found) -> str:
+    """A further question: its sentences, figures and tables, or why there is nothing to ask."""
+    said = [f"<p>{escape(line)}</p>" for line in found.lines] or [f"<p class='soft'>{escape(found.reason)}</p>"]
+    shown = [table(rows, caption) for rows, caption in found.shown]
+    return "\n".join([f"<h2>{escape(found.title)}</h2>", *said, *_figures(found.figures), *shown])
 
 
 def _estimators(rows: pd.DataFrame) -> str:

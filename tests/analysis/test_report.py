@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import analyse, main
-from analysis.report import number
+from analysis.question import Found
+from analysis.report import _section, number
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
@@ -51,6 +52,20 @@ def test_the_page_is_one_file_without_network(analysed):
     assert page.count("data:image/png;base64,") == 2
     assert "prefers-color-scheme: dark" in page
     assert found.text in page.replace("&#x27;", "'").replace("&gt;", ">").replace("&lt;", "<")
+
+
+def test_the_page_has_a_section_per_question_or_says_why_not(analysed):
+    store, _ = analysed
+    page = store.read("report.html").decode()
+    assert "<h2>After the swap</h2>\n<p class='soft'>The table epochs has no file of a stressed family.</p>" in page
+    assert "<h2>With size</h2>\n<p class='soft'>No size was varied" in page
+
+
+def test_a_section_has_its_sentences_figures_and_tables_escaped():
+    found = Found("A < B", ["1 < 2."], {}, {"f": (b"png", "x < y")}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")])
+    section = _section(found)
+    assert section.startswith("<h2>A &lt; B</h2>\n<p>1 &lt; 2.</p>\n<figure>")
+    assert all(text in section for text in ("x &lt; y", "c &lt; d", "n&lt;", "&lt;i&gt;"))
 
 
 def test_the_page_tells_of_failures_and_escapes_text(analysed):
