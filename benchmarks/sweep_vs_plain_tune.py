@@ -37,18 +37,18 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "recipe": "cells",
         "data": {"image_size": 32, "num_images": 1250, "val_fraction": 0.05, "test_fraction": 0.15},
         "model": {"widths": [64, 128, 256]},
-        "training": {"epochs": 30, "batch_size": 64, "replicas": 2},
-        "probes": {"evaluate_every": 30},
+        "training": {"epochs": 45, "batch_size": 64, "replicas": 2},
+        "probes": {"evaluate_every": 45},
         "space": {
             "activations": ["relu"],
             "losses": ["cross_entropy"],
             "swaps": [],
-            "swap_epochs": [6],
+            "swap_epochs": [9],
             "schedules": [
                 [[0, "relu", "cross_entropy"], [start, "tanh", "cross_entropy"], *back]
-                for start in (6, 12, 18, 24)
-                for back in ([], [[start + 6, "relu", "cross_entropy"]])
-                if start + 6 < 30 or not back
+                for start in (9, 18, 27, 36)
+                for back in ([], [[start + 9, "relu", "cross_entropy"]])
+                if start + 9 < 45 or not back
             ],
         },
     },
