@@ -63,7 +63,11 @@ def test_torchvisions_own_layout_gives_the_same_data(tmp_path):
     assert own.class_names[3].startswith("3")
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"\0\0\x08\x01\0\0\0\x09too few"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"\0\0\x08\x01\0\0\0\x09too few"), gzip.compress(b"")],
+    ids=["no gzip", "too few", "empty"],
+)
 def test_a_broken_idx_file_is_refused(tmp_path, content):
     write_mnist(tmp_path / "mnist")
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
