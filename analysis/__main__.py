@@ -19,6 +19,7 @@ from analysis import figures, report, tables
 from analysis.activations import known, recorded
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.baselines import baselines
+from analysis.happiness import disagreement
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
@@ -27,6 +28,7 @@ from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
+from analysis.wording import told
 
 
 def analyse(
@@ -125,12 +127,14 @@ def _check_recorded(store: Store, layers: Collection[str] | None, moments: Colle
 
 
 def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, tuple[bytes, str]]:
+    scheme = association["scheme"]
     found = {
         "gap_against_spread": (
             figures.gap_against_spread(spread_table, gap_table, association),
-            "Generalization gap against spread at the end of training, per layer. ρ is the correlation of aligned ranks (means of the "
-            "block and of the last functions taken out) with its 95 % bootstrap interval over controls, lines and replicas; p is two-sided "
-            "from restricted permutations, adjusted over layers by max-T; n counts the families compared. The points are not aligned.",
+            f"Generalization gap against spread at the end of training, per layer. ρ is the correlation of {told(scheme, 'ranked')} "
+            f"({told(scheme, 'aligned')} taken out) with its 95 % bootstrap interval over {told(scheme, 'resampled')}; p is two-sided from "
+            f"exchanges of {told(scheme, 'exchanged')}, adjusted over layers by max-T; n counts the families compared. The points are not "
+            "aligned.",
         ),
         "spread_by_moment": (
             figures.spread_by_moment(spread_table),
@@ -161,7 +165,7 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
         return
     table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for column in ("happy", "unhappy", "difference [95 %]", "p aligned", "p location", "families"):
+    for column in ("happy", "unhappy", "difference as they are [95 %]", "aligned [95 %]", "rho", "p", "p location", "families"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
@@ -169,11 +173,15 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
             report.number(row["dispersion_happy"]),
             report.number(row["dispersion_unhappy"]),
             _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
+            _estimate(row["aligned_difference"], row["aligned_difference_low"], row["aligned_difference_high"], 3),
+            report.number(row["rho"], 2),
             report.number(row["p_adjusted"], 2),
             report.number(row["p_location_adjusted"], 2),
             f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
+    for line in disagreement(rows):
+        console.print(line, markup=False, highlight=False)
 
 
 def _print(
@@ -189,7 +197,7 @@ def _print(
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
     n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
-    title = f"Spread at the {PRIMARY_MOMENT}: correlation of aligned ranks over {' to '.join(n)} families; p by max-T over layers"
+    title = f"Spread at the {PRIMARY_MOMENT}: correlation of {told(rows['scheme'], 'ranked')}; n = {' to '.join(n)} families; p by max-T"
     table = Table(title=title, box=None, pad_edge=False)
     for column in ("measure", "layer"):
         table.add_column(column, no_wrap=True)

@@ -16,13 +16,14 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from analysis.bootstrap import Levels, Resampling, interval
-from analysis.exchange import WITHIN, Design, design
+from analysis.exchange import Design, below, design
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 from analysis.ranks import aligned_ranks, associate, kendall_within, permuted_ranks
 from analysis.spreads import CONFIDENCE, FAMILY_COLUMNS, at_first_swap, divergence_epochs, families, spreads
 from analysis.statistics import permutation_p, spearman
 from analysis.verdict import BOUND, MIN_FAMILIES, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, verdict
+from analysis.wording import WITHIN, counted, told
 
 __all__ = [
     "BOUND", "CONFIDENCE", "FAMILY_COLUMNS", "MIN_FAMILIES", "PRIMARY_MEASURE", "PRIMARY_MOMENT", "PRIMARY_PREDICTOR",
@@ -30,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 NUMBERS = [
-    "rho", "rho_low", "rho_high", "p", "p_adjusted", "detectable_rho", "rho_weighted", "p_weighted", "tau", "p_tau",
+    "rho", "rho_low", "rho_high", "p", "p_adjusted", "p_least", "detectable_rho", "rho_weighted", "p_weighted", "tau", "p_tau",
     "rho_blocks", "p_blocks", "rho_all", "tau_all",
 ]  # fmt: skip
 COUNTS = ["num_families", "num_alone", "num_blocks", "num_lines", "num_controls", "num_dropped", "num_distinct_spreads"]
@@ -144,9 +145,7 @@ def associations(
                     "verdict": "undecided",
                     "reason": "",
                     "scheme": "",
-                    "estimator": f"correlation of aligned ranks over families of spread ({MEASURES[str(name)].spread_title}) and mean "
-                    f"{predictor}; two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected "
-                    "percentile bootstrap of controls, lines and replicas",
+                    "estimator": "",
                     "alpha": alpha,
                     "bound": BOUND,
                     "num_permutations": num_permutations,
@@ -154,6 +153,7 @@ def associations(
                     "seed": seed,
                 }
                 rows.append(row)
+                row["estimator"] = _estimator(row)
                 row["reason"] = _untestable(kept, predictor)
                 if not row["reason"]:
                     sets.setdefault(tuple(kept["trial"]), []).append((kept, row))
@@ -166,10 +166,19 @@ def associations(
     return found.astype(dict.fromkeys(COUNTS, np.int64))
 
 
+def _estimator(row: dict[str, Any]) -> str:
+    schemes = [row["scheme"]]
+    return (
+        f"correlation of {told(schemes, 'ranked')} of spread ({MEASURES[row['measure']].spread_title}) and mean {row['predictor']}; "
+        "two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected percentile bootstrap of "
+        + told(schemes, "resampled")
+    )
+
+
 def _untestable(kept: pd.DataFrame, predictor: str) -> str:
     n = len(kept)
     if n < MIN_FAMILIES:
-        return f"{n} families, fewer than {MIN_FAMILIES}"
+        return f"{counted(n, 'family')}, fewer than {MIN_FAMILIES}"
     for column in ("spread", predictor):
         if kept[column].nunique() == 1:
             return f"{column} is the same in all {n} families"
@@ -183,6 +192,7 @@ def _compare(
     plan = comparison.design
     for kept, row in layers:
         row |= {"rho_all": float(spearman(kept["spread"].to_numpy(), kept[predictor].to_numpy())), "scheme": plan.scheme}
+        row["estimator"] = _estimator(row)
         row["tau_all"] = float(kendalltau(kept["spread"], kept[predictor]).statistic)
         row |= {"reason": plan.reason} | ({} if plan.reason else plan.counts)
     if plan.reason:
@@ -200,8 +210,8 @@ def _compare(
         low, high = interval(rho, draws, CONFIDENCE)
         p, p_adjusted = float(found.p[index]), min(1.0, float(found.p_adjusted[index]) * num_sets)
         row |= {"rho": rho, "rho_low": low, "rho_high": high, "p": p, "p_adjusted": p_adjusted}
-        row["detectable_rho"] = float(found.detectable[index])
-        row["families_needed"] = math.ceil(plan.counts["num_families"] * (row["detectable_rho"] / BOUND) ** 2)
+        row |= {"p_least": min(1.0, float(found.p_least[index]) * num_sets), "detectable_rho": float(found.detectable[index])}
+        row |= {"families_needed": math.ceil(plan.counts["num_families"] * found.needed[index]), "num_permutations": len(permuted)}
         weighted, null = _weighted(x[index], plan.items(kept["spread_se"].to_numpy(np.float64)), values[index], ranks, permuted, comparison)
         row |= {"rho_weighted": weighted, "p_weighted": permutation_p(weighted, null)}
         row["tau"] = float(kendall_within(values[index], items, plan.blocks))
@@ -213,6 +223,8 @@ def _compare(
             row["verdict"] = "AKP" if rho > 0 else "anti-AKP"
         elif low > -BOUND and high < BOUND:
             row["verdict"] = "no effect"
+        elif row["p_least"] >= alpha:
+            row["reason"] = below(row["p_least"], plan, len(layers))
         else:
             row["reason"] = f"the interval reaches beyond ±{BOUND:g}; about {row['families_needed']} families would decide"
 

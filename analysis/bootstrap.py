@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from analysis.exchange import BETWEEN, NOTHING, Design
+from analysis.exchange import NOTHING, Design
+from analysis.wording import BETWEEN
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from analysis.spreads import base_recipe, families, varied_keys
 from analysis.statistics import holm
 from analysis.storage import Store
 from analysis.verdict import MIN_FAMILIES, PRIMARY_MOMENT
+from analysis.wording import counted
 
 AXES = ("first_activation", "first_loss", "last_activation", "last_loss", "swap_epoch")
 COLUMNS = [
@@ -54,7 +55,7 @@ def predictors(store: Store, spread_table: pd.DataFrame, gap_table: pd.DataFrame
             both = both[both.index.isin(settings.index)].sort_index()
             row = {"score": score, "layer": layer, "predictor": predictor, "num_families": len(both), "reason": "", "estimator": ESTIMATOR}
             if len(both) < MIN_FAMILIES or both["score"].nunique() == 1 or both["gap"].nunique() == 1:
-                row["reason"] = f"{len(both)} families with {both['score'].nunique()} scores and {both['gap'].nunique()} gaps"
+                row["reason"] = f"{counted(len(both), 'family')} with {both['score'].nunique()} scores and {both['gap'].nunique()} gaps"
             else:
                 hoeffding = num_test if predictor in ("gap_accuracy", "test_error") else None
                 row |= _scored(both["score"].to_numpy(), both["gap"].to_numpy(), settings.loc[both.index], hoeffding)
@@ -162,7 +163,9 @@ def partials(
                 }  # fmt: skip
                 rows.append(row)
                 if trials not in made or made[trials].design.reason:
-                    row["reason"] = made[trials].design.reason if trials in made else f"{len(kept)} families, fewer than {MIN_FAMILIES}"
+                    row["reason"] = (
+                        made[trials].design.reason if trials in made else f"{counted(len(kept), 'family')}, fewer than {MIN_FAMILIES}"
+                    )
                     continue
                 plan = made[trials].design
                 align = plan.aligner(np.stack([rankdata(plan.items(kept[name].to_numpy(np.float64))) for name in names]))

@@ -17,6 +17,7 @@ from analysis.measures.calibration import null_cka, participation_ratios
 from analysis.measures.dispersion import Spread, spread, spread_intervals
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.storage import Store
+from analysis.wording import counted
 
 CONFIDENCE = 0.95
 FAMILY_COLUMNS = [
@@ -154,7 +155,7 @@ def spreads(
                 reason = ""
                 if found.num_replicas < 2:
                     reasons = (measure.reason(x, labels) for x in X[present])
-                    reason = next(filter(None, reasons), f"{found.num_replicas} of {len(X)} replicas")
+                    reason = next(filter(None, reasons), f"{found.num_replicas} of {counted(len(X), 'replica')}")
                 null = null_cka(ratios, X.shape[1]) if name == "cka" else np.nan
                 rows.append(
                     family
