@@ -17,7 +17,17 @@ from rich.table import Table
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
-from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
+from analysis.akp import (
+    PRIMARY_MEASURE,
+    PRIMARY_MOMENT,
+    PRIMARY_PREDICTOR,
+    SECONDARY_PREDICTOR,
+    Verdict,
+    associations,
+    calibrated,
+    spreads,
+    verdict,
+)
 from analysis.baselines import baselines
 from analysis.happiness import disagreement
 from analysis.measures.generalization import gaps
@@ -40,6 +50,7 @@ def analyse(
     alpha: float = 0.05,
     num_permutations: int = 9999,
     num_dispersion_permutations: int = 999,
+    num_shuffles: int = 0,
     seed: int = 0,
     only: Collection[str] | None = None,
     name: str | None = None,
@@ -49,6 +60,8 @@ def analyse(
 
     `measures` are names, or `all`. `layers` and `moments` restrict what is analysed, `only` which families, by default those of the most
     frequent base recipe and probes.
+    With `num_shuffles` of each network spreads are calibrated, and what is compared are calibrated spreads, of any width and number of
+    samples, so the answer is exploratory; without, they are compared at equal width and number of samples only.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -59,8 +72,9 @@ def analyse(
     measures = expand(measures)
     _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures, only, layers, moments, seed=seed)
-    association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
+    spread_table = spreads(store, measures, only, layers, moments, num_shuffles=num_shuffles, seed=seed)
+    compared = calibrated(spread_table) if num_shuffles else spread_table
+    association = associations(compared, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
     happy, annak = compare_networks(
         store,
         gap_table,
@@ -73,12 +87,12 @@ def analyse(
         seed=seed,
     )
     baseline_table = baselines(store, spread_table["trial"].unique())
-    predicted = predictors(store, spread_table, gap_table, baseline_table)
-    partial_table = partials(spread_table, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
+    predicted = predictors(store, compared, gap_table, baseline_table)
+    partial_table = partials(compared, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
     asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
     answered = [ask(asked) for ask in QUESTIONS]
-    drawn = _draw(spread_table, gap_table, association)
+    drawn = _draw(compared, gap_table, association)
     written = []
     found = {
         "spread": spread_table,
@@ -98,7 +112,7 @@ def analyse(
         name or _shown(store),
         (answer, other),
         trials,
-        spread_table,
+        compared,
         gap_table,
         association,
         happy,
@@ -270,6 +284,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
     parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
     parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
+    parser.add_argument(
+        "--calibrate",
+        type=_count,
+        default=0,
+        metavar="K",
+        help="compare spreads calibrated by K shuffles of each network's samples, at any width; exploratory (default: raw spreads)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
     chosen = parser.parse_args(words)
     console, began = Console(), time.monotonic()
@@ -281,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             moments=chosen.moments,
             alpha=chosen.alpha,
             num_permutations=chosen.permutations,
+            num_shuffles=chosen.calibrate,
             seed=chosen.seed,
             console=console,
         )

@@ -18,16 +18,26 @@ from scipy.stats import kendalltau
 from analysis.bootstrap import Levels, Resampling, interval
 from analysis.exchange import Design, below, design
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
 from analysis.ranks import aligned_ranks, associate, kendall_within, permuted_ranks
-from analysis.spreads import CONFIDENCE, FAMILY_COLUMNS, at_first_swap, divergence_epochs, families, spreads
+from analysis.spreads import (
+    CONFIDENCE,
+    FAMILY_COLUMNS,
+    at_first_swap,
+    calibrated,
+    comparable,
+    divergence_epochs,
+    families,
+    is_calibrated,
+    spread_title,
+    spreads,
+)
 from analysis.statistics import permutation_p, spearman
 from analysis.verdict import BOUND, MIN_FAMILIES, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, verdict
 from analysis.wording import WITHIN, counted, told
 
 __all__ = [
     "BOUND", "CONFIDENCE", "FAMILY_COLUMNS", "MIN_FAMILIES", "PRIMARY_MEASURE", "PRIMARY_MOMENT", "PRIMARY_PREDICTOR",
-    "SECONDARY_PREDICTOR", "Verdict", "associations", "at_first_swap", "divergence_epochs", "families", "spreads", "verdict",
+    "SECONDARY_PREDICTOR", "Verdict", "associations", "at_first_swap", "calibrated", "divergence_epochs", "families", "spreads", "verdict",
 ]  # fmt: skip
 
 NUMBERS = [
@@ -37,7 +47,7 @@ NUMBERS = [
 COUNTS = ["num_families", "num_alone", "num_blocks", "num_lines", "num_controls", "num_dropped", "num_distinct_spreads"]
 COLUMNS = [
     "measure", "moment", "epoch", "layer", "predictor", *NUMBERS, "families_needed", *COUNTS, "min_replicas", "max_replicas", "verdict",
-    "reason", "scheme", "estimator", "alpha", "bound", "num_permutations", "num_bootstrap", "seed",
+    "reason", "is_calibrated", "scheme", "estimator", "alpha", "bound", "num_permutations", "num_bootstrap", "seed",
 ]  # fmt: skip
 
 
@@ -127,9 +137,8 @@ def associations(
         for predictor in (p for p in PREDICTORS if p in gap_table):
             sets: dict[tuple[str, ...], list[tuple[pd.DataFrame, dict[str, Any]]]] = {}
             for layer, here in group.groupby("layer", sort=False):
-                shapes = here[["num_samples", "width"]].apply(tuple, axis=1)
-                alike = shapes == shapes.value_counts().sort_index().idxmax()
-                kept = here[alike & np.isfinite(here["spread"]) & np.isfinite(here[predictor])].sort_values("trial", ignore_index=True)
+                usable = comparable(here) & np.isfinite(here["spread"]) & np.isfinite(here[predictor])
+                kept = here[usable].sort_values("trial", ignore_index=True)
                 row = dict.fromkeys(COLUMNS, np.nan) | {
                     "measure": name,
                     "moment": moment,
@@ -144,6 +153,7 @@ def associations(
                     "max_replicas": kept["num_replicas"].max() if len(kept) else 0,
                     "verdict": "undecided",
                     "reason": "",
+                    "is_calibrated": is_calibrated(here),
                     "scheme": "",
                     "estimator": "",
                     "alpha": alpha,
@@ -153,7 +163,7 @@ def associations(
                     "seed": seed,
                 }
                 rows.append(row)
-                row["estimator"] = _estimator(row)
+                row["estimator"] = _estimator(kept, row)
                 row["reason"] = _untestable(kept, predictor)
                 if not row["reason"]:
                     sets.setdefault(tuple(kept["trial"]), []).append((kept, row))
@@ -166,10 +176,10 @@ def associations(
     return found.astype(dict.fromkeys(COUNTS, np.int64))
 
 
-def _estimator(row: dict[str, Any]) -> str:
-    schemes = [row["scheme"]]
+def _estimator(kept: pd.DataFrame, row: dict[str, Any]) -> str:
+    schemes, of = [row["scheme"]], spread_title(row["measure"], kept)
     return (
-        f"correlation of {told(schemes, 'ranked')} of spread ({MEASURES[row['measure']].spread_title}) and mean {row['predictor']}; "
+        f"correlation of {told(schemes, 'ranked')} of spread ({of}) and mean {row['predictor']}; "
         "two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected percentile bootstrap of "
         + told(schemes, "resampled")
     )
@@ -192,7 +202,7 @@ def _compare(
     plan = comparison.design
     for kept, row in layers:
         row |= {"rho_all": float(spearman(kept["spread"].to_numpy(), kept[predictor].to_numpy())), "scheme": plan.scheme}
-        row["estimator"] = _estimator(row)
+        row["estimator"] = _estimator(kept, row)
         row["tau_all"] = float(kendalltau(kept["spread"], kept[predictor]).statistic)
         row |= {"reason": plan.reason} | ({} if plan.reason else plan.counts)
     if plan.reason:

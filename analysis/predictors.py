@@ -19,7 +19,7 @@ from analysis.baselines import DISAGREEMENT
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.prediction import granulated_kendall, normalized_cmi, sign_error
 from analysis.ranks import aligned_ranks, associate, permuted_ranks
-from analysis.spreads import base_recipe, families, varied_keys
+from analysis.spreads import base_recipe, comparable, families, varied_keys
 from analysis.statistics import holm
 from analysis.storage import Store
 from analysis.verdict import MIN_FAMILIES, PRIMARY_MOMENT
@@ -45,6 +45,7 @@ ESTIMATOR = (
 def predictors(store: Store, spread_table: pd.DataFrame, gap_table: pd.DataFrame, baseline_table: pd.DataFrame) -> pd.DataFrame:
     """A row per score (spread of a measure, a baseline), layer and predictor; see `ESTIMATOR`. Scores of spread are those at the end."""
     end = spread_table[spread_table["moment"] == PRIMARY_MOMENT]
+    end = end[comparable(end)]
     settings = _settings(store, end["trial"].unique())
     num_test = _num_test(store)
     gaps = gap_table.set_index("trial")
@@ -147,8 +148,7 @@ def partials(
     nulls: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
     rows = []
     for (measure, layer), group in table.groupby(["measure", "layer"], sort=False):
-        shapes = group[["num_samples", "width"]].apply(tuple, axis=1)
-        alike = group[shapes == shapes.value_counts().sort_index().idxmax()]
+        alike = group[comparable(group)]
         finite = alike[["spread", *given, *predicted]].notna().all(axis=1)
         kept = alike.loc[finite].sort_values("trial", ignore_index=True)
         trials = tuple(kept["trial"])

@@ -14,8 +14,8 @@ from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICT
 from analysis.html import interval, table, with_p
 from analysis.html import number as number
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
 from analysis.question import Found
+from analysis.spreads import comparable, spread_title
 from analysis.wording import counted, told
 
 STYLE = """
@@ -129,7 +129,7 @@ def _estimators(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     row, scheme = rows.iloc[0], rows["scheme"]
-    measures = "; ".join(f"{name}: spread is {MEASURES[name].spread_title}" for name in dict.fromkeys(rows["measure"]))
+    measures = "; ".join(f"{name}: spread is {spread_title(name, rows)}" for name in dict.fromkeys(rows["measure"]))
     return (
         f"rho: correlation of {told(scheme, 'ranked')} ({measures}); 95 % interval from {row['num_bootstrap']} bootstrap resamples of "
         f"{told(scheme, 'resampled')}; two-sided p from {row['num_permutations']} exchanges of {told(scheme, 'exchanged')}, adjusted over "
@@ -169,6 +169,7 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
 def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> str:
     """The families of largest and smallest spread, averaged over layers, under the primary measure and moment."""
     chosen = spreads[(spreads["measure"] == PRIMARY_MEASURE) & (spreads["moment"] == PRIMARY_MOMENT)]
+    chosen = chosen[comparable(chosen)]
     if chosen.empty:
         return "<p class='soft'>none</p>"
     mean = chosen.groupby("trial", as_index=False).agg(
@@ -185,7 +186,7 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     mean = mean.rename(columns={f"{PRIMARY_PREDICTOR}_se": "SE of the gap", "replicas": "replicas (fewest)"})
     return table(
         mean,
-        f"By spread ({MEASURES[PRIMARY_MEASURE].spread_title}) at {PRIMARY_MOMENT}, mean over layers; "
+        f"By spread ({spread_title(PRIMARY_MEASURE, chosen)}) at {PRIMARY_MOMENT}, mean over layers; "
         f"{PRIMARY_PREDICTOR} is the mean over replicas that did not diverge, SE its standard error.",
     )
 

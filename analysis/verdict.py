@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.similarity import MEASURES
+from analysis.spreads import spread_title
 from analysis.wording import WITHIN, counted, told
 
 PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR = "cka", "end", "gap_accuracy"
@@ -55,7 +55,8 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     primary = association[
         (association["measure"] == PRIMARY_MEASURE) & (association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == predictor)
     ]
-    lead = "Verdict" if predictor == PRIMARY_PREDICTOR else f"Exploratory, by {predictor}"
+    exploratory = [f"by {predictor}"] * (predictor != PRIMARY_PREDICTOR) + ["of calibrated spreads"] * bool(primary["is_calibrated"].any())
+    lead = f"Exploratory, {', '.join(exploratory)}" if exploratory else "Verdict"
     tested = primary[primary["rho"].notna()]
     if tested.empty:
         num_families = int(primary["num_families"].max()) if len(primary) else 0
@@ -90,7 +91,7 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
         f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Correlation of {told(scheme, 'ranked')} "
         f"({counted(top['num_families'], 'family')} of {replicas} replicas, {counted(top['num_controls'], 'control')}"
         f"{blocks}{alone}), between spread "
-        f"({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest |rho| in layer {top['layer']}, "
+        f"({spread_title(PRIMARY_MEASURE, primary)}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest |rho| in layer {top['layer']}, "
         f"rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}] "
         f"({told(scheme, 'resampled')} resampled), p = {top['p_adjusted']:.2g} ({top['num_permutations']} permutations {top['scheme']}; "
         f"max-T over {counted(len(tested), 'layer')}). Layers at "
