@@ -29,7 +29,7 @@ from analysis.akp import (
     verdict,
 )
 from analysis.baselines import baselines
-from analysis.happiness import disagreement
+from analysis.happiness import contradictions
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
@@ -194,7 +194,7 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
             f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
-    for line in disagreement(rows):
+    for line in contradictions(rows):
         console.print(line, markup=False, highlight=False)
 
 

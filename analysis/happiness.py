@@ -56,7 +56,7 @@ def compare(
     p_least: their rank correlation, as in `akp.associations`; r2_location, p_location: share of the aligned families' scatter that
     being unhappy explains (partial PERMANOVA). Adjusted over layers by max-T. The verdict is AKP where p_adjusted < alpha and rho > 0,
     anti-AKP where rho < 0, else undecided; no effect is not claimed here. Where rho has another sign than the difference as it is,
-    `disagreement` says so.
+    `contradictions` says so.
     """
     rows: dict[str, dict[str, Any]] = {}
     sets: dict[tuple[int, ...], list[str]] = {}
@@ -214,7 +214,7 @@ def _slope(distance: np.ndarray, direction: np.ndarray, lines: np.ndarray) -> tu
     return slope, slope - error, slope + error
 
 
-def disagreement(rows: pd.DataFrame) -> list[str]:
+def contradictions(rows: pd.DataFrame) -> list[str]:
     """A sentence per measure on the layers where dispersion as it is and aligned dispersion, which the verdict goes by, differ in sign."""
     lines = []
     for measure, found in rows[rows["difference"] * rows["rho"] < 0].groupby("measure", sort=False):

@@ -6,7 +6,7 @@ from html import escape
 
 import pandas as pd
 
-from analysis.happiness import disagreement
+from analysis.happiness import contradictions
 from analysis.html import interval, number, table
 from analysis.verdict import PRIMARY_MEASURE, PRIMARY_PREDICTOR
 from analysis.wording import told
@@ -56,7 +56,7 @@ def happy_unhappy(rows: pd.DataFrame) -> str:
             }
         ),
         caption,
-    ) + "".join(f"<p>{escape(line)}</p>" for line in disagreement(rows))
+    ) + "".join(f"<p>{escape(line)}</p>" for line in contradictions(rows))
 
 
 def beside(annak: pd.DataFrame, predictors: pd.DataFrame, partial: pd.DataFrame) -> list[str]:
