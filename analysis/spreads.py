@@ -238,7 +238,7 @@ def spread_title(measure: str, rows: pd.DataFrame) -> str:
 def comparable(rows: pd.DataFrame) -> pd.Series:
     """Which spreads `[row]` may be compared with each other, per measure, moment and layer: those of the commonest number of samples and
     width, since both raise or lower every spread; all that are calibrated for it."""
-    if is_calibrated(rows) or rows.empty:
+    if is_calibrated(rows) or len(rows[["num_samples", "width"]].drop_duplicates()) < 2:
         return pd.Series(True, rows.index)
     shapes = rows["num_samples"].astype(str) + " x " + rows["width"].astype(str)
     groups = [rows[column] for column in ("measure", "moment", "layer")]

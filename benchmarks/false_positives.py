@@ -89,8 +89,8 @@ def sweep(generator: np.random.Generator, world: World) -> tuple[pd.DataFrame, p
             "last_activation": activation, "last_loss": loss, "moment": "end", "epoch": NUM_EPOCHS, "measure": "cka",
             "num_samples": 100, "width": 8,
         }  # fmt: skip
-        for layer, X in enumerate(points):
-            found = spread(np.sqrt(((X[:, None] - X[None]) ** 2).sum(axis=-1)))
+        distances = np.sqrt(((points[:, :, None] - points[:, None]) ** 2).sum(axis=-1))  # [layer, replica, replica]
+        for layer, found in enumerate(map(spread, distances)):
             spreads.append(
                 names
                 | {"layer": f"block{layer}", "spread": found.spread, "spread_se": found.spread_se}
