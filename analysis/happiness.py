@@ -18,7 +18,7 @@ from scipy.stats import t
 from analysis.exchange import Aligner, Design, below, design
 from analysis.permdisp import permdisp
 from analysis.ranks import aligned_ranks, associate, permuted_ranks
-from analysis.statistics import TIE
+from analysis.statistics import TIE, percentiles
 from analysis.verdict import MIN_FAMILIES
 from analysis.wording import counted, told
 
@@ -108,16 +108,16 @@ def _described(
     counts = _counts(plan, num_bootstrap, generator)
     difference, effect = _difference(z, flags, np.ones((1, len(z))))
     drawn, drawn_effect = _difference(z, flags, counts)
-    (low, high), (effect_low, effect_high) = _interval(drawn), _interval(drawn_effect)
+    (low, high), (effect_low, effect_high) = percentiles(drawn, CONFIDENCE), percentiles(drawn_effect, CONFIDENCE)
     return {
         "dispersion_happy": plain.dispersions[0],
         "dispersion_unhappy": plain.dispersions[1],
         "difference": float(difference[0]),
-        "difference_low": float(low),
-        "difference_high": float(high),
+        "difference_low": low,
+        "difference_high": high,
         "effect_size": float(effect[0]),
-        "effect_size_low": float(effect_low),
-        "effect_size_high": float(effect_high),
+        "effect_size_low": effect_low,
+        "effect_size_high": effect_high,
         "f": plain.f,
         "num_networks_happy": plain.sizes[0],
         "num_networks_unhappy": plain.sizes[1],
@@ -150,15 +150,6 @@ def _difference(z: np.ndarray, flags: np.ndarray, counts: np.ndarray) -> tuple[n
         difference = means[1] - means[0]
         effect = difference / np.sqrt(np.maximum(scatter, 0) / freedom) * (1 - 3 / (4 * freedom - 1))
     return difference, np.where(np.isfinite(effect), effect, np.nan)
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    """Percentiles over the resamples `[resample]` that have a value; NaN if none has."""
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
-        return np.nan, np.nan
-    low, high = np.quantile(finite, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 def _tested(layers: list[Distances], flags: np.ndarray, plan: Design, num_permutations: int, seed: int) -> list[dict[str, float]]:

@@ -161,6 +161,7 @@ def main() -> int:
     parser.add_argument("--permutations", type=int, default=499, help="permutations per test (default: %(default)s)")
     parser.add_argument("--bootstrap", type=int, default=200, help="bootstrap resamples per interval (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sweep (default: %(default)s)")
+    parser.add_argument("--worlds", type=int, nargs="+", metavar="N", help="these worlds only, by number from 1 (default: all 8)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
     chosen = parser.parse_args()
     started = time.perf_counter()
@@ -177,10 +178,12 @@ def main() -> int:
         ),
     }
     bad = False
-    for name, world in worlds.items():
+    for number, (name, world) in enumerate(worlds.items(), 1):
+        if chosen.worlds and number not in chosen.worlds:
+            continue
         num = chosen.sweeps if name.startswith("null") else max(chosen.sweeps // 5, 20)
         found = rates(world, range(chosen.seed, chosen.seed + num), chosen.permutations, chosen.bootstrap, chosen.jobs)
-        print(f"\n{name} ({num} sweeps)", flush=True)
+        print(f"\n{number}. {name} ({num} sweeps)", flush=True)
         for title, value in found.items():
             print(f"  {value:7.3f}  {title}", flush=True)
         if name.startswith("null"):

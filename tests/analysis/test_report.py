@@ -75,11 +75,7 @@ def test_what_is_said_fits_the_scheme_in_force(sweep, write):
         assert part in page
     for part in ("aligned ranks", "lines within controls", "one block"):
         assert part not in page
-    table = (
-        store.read_table("analysis/association.parquet")
-        if hasattr(store, "read_table")
-        else pd.read_parquet(store.path("analysis/association.parquet"))
-    )
+    table = pd.read_parquet(store.path("analysis/association.parquet"))
     tested = table[table["rho"].notna()]
     assert tested["estimator"].str.startswith("correlation of ranks over controls, each the mean of its families of spread").all()
 
