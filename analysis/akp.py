@@ -164,7 +164,7 @@ def associations(
                 }
                 rows.append(row)
                 row["estimator"] = _estimator(kept, row)
-                row["reason"] = _untestable(kept, predictor)
+                row["reason"] = _untestable(kept, here, predictor)
                 if not row["reason"]:
                     sets.setdefault(tuple(kept["trial"]), []).append((kept, row))
             for trials, layers in sets.items():
@@ -185,10 +185,13 @@ def _estimator(kept: pd.DataFrame, row: dict[str, Any]) -> str:
     )
 
 
-def _untestable(kept: pd.DataFrame, predictor: str) -> str:
+def _untestable(kept: pd.DataFrame, here: pd.DataFrame, predictor: str) -> str:
+    """Why the families `kept` of those `here` cannot be tested, with what most of the others lack; else empty."""
     n = len(kept)
     if n < MIN_FAMILIES:
-        return f"{counted(n, 'family')}, fewer than {MIN_FAMILIES}"
+        lacks = here["reason"][here["reason"] != ""] if "reason" in here else here["trial"][:0]
+        why = f": {lacks.mode()[0]}" if len(lacks) else ""
+        return f"{counted(n, 'family')}, fewer than {MIN_FAMILIES}{why}"
     for column in ("spread", predictor):
         if kept[column].nunique() == 1:
             return f"{column} is the same in all {n} families"

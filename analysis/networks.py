@@ -139,5 +139,6 @@ def _distances(
     there = np.isfinite(np.diagonal(D))
     facts |= {"num_networks_dropped": num_dropped + int((~there).sum()), "max_replicas": allowed}
     if not there.any():
-        return facts | {"reason": "0 families with a network that has a representation to compare"}, None
+        why = next(filter(None, (measure.reason(X[i], labels) for i in chosen)), "")
+        return facts | {"reason": f"0 families with a network that has a representation to compare: {why}"}, None
     return facts, (D[np.ix_(there, there)], owner[chosen][there])
