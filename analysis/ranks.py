@@ -85,30 +85,25 @@ def associate(x: np.ndarray, y: np.ndarray, permuted: np.ndarray, lines: np.ndar
     found.p_adjusted[tested] = (1 + (most[:, None] >= t - TIE).sum(axis=0)) / num_orders
     top = np.maximum(t, null.max(axis=0, initial=0.0))
     found.p_least[tested] = ((most[:, None] >= top - TIE).sum(axis=0) + (t.max() >= top - TIE)) / num_orders
-    detectable, found.needed[tested] = _power(x, permuted, lines, most, alpha)
+    detectable, found.needed[tested] = _power(x, permuted, null, alpha)
     found.detectable[tested] = np.where(found.p_least[tested] < alpha, detectable, np.inf)
     return found
 
 
-def _power(x: np.ndarray, permuted: np.ndarray, lines: np.ndarray, most: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """`Association.detectable` and `needed` `[layer]`, from the largest |t| over layers under the null, `most` `[permutation]`.
+def _power(x: np.ndarray, permuted: np.ndarray, null: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """`Association.detectable` and `needed` `[layer]`, from |t| under the null `[permutation, layer]`.
 
-    An association rho leaves of the scatter that it has under the null the share 1 - rho^2, and rho (1 - |rho|) q_l in each line.
+    What is found lies above the |rho| of the null that is as rare as the critical |t|; rho scatters about its own value as it does
+    under the null, times the root of 1 - rho^2.
     """
-    member = (lines[:, None] == np.unique(lines)).astype(np.float64)
-    uneven = ((x**2 @ member) ** 2).sum(axis=1)[:, None]
-    variance = (x @ permuted.T).var(axis=1)[:, None]
-
-    def squares(rho: np.ndarray | float) -> np.ndarray:
-        return variance * (1 - np.square(rho)) + np.square(rho * (1 - np.abs(rho))) * uneven
-
-    critical = np.quantile(most, 1 - alpha, method="higher") if len(most) else np.nan
-    rho = np.linspace(0.001, 1, 1000)
-    reached = rho >= (critical + POWER_Z) * np.sqrt(squares(rho)) if np.isfinite(critical) else np.zeros((len(x), len(rho)), bool)
-    detectable = np.where(reached.any(axis=1), rho[reached.argmax(axis=1)], np.inf)
-    # Over many families t is normal under the null, over few its tails are heavier.
-    many = min(critical, norm.isf((1 - (1 - alpha) ** (1 / len(x))) / 2))
-    return detectable, squares(BOUND)[:, 0] * ((many + POWER_Z) / BOUND) ** 2
+    rho = np.abs(permuted @ x.T)
+    scatter = np.sqrt((rho**2).mean(axis=0))
+    critical = np.quantile(null.max(axis=1), 1 - alpha, method="higher")
+    found = np.array([np.quantile(one, 1 - share) for one, share in zip(rho.T, (null >= critical).mean(axis=0), strict=True)])
+    detectable = np.minimum(found + POWER_Z * scatter * np.sqrt(1 - found**2), 1.0)
+    # Over many families rho is normal under the null, over few it need not be.
+    many = np.minimum(found / scatter, norm.isf((1 - (1 - alpha) ** (1 / len(x))) / 2))
+    return detectable, (scatter * (many + POWER_Z) / BOUND) ** 2
 
 
 def pairs_within(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
