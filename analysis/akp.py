@@ -180,7 +180,7 @@ def _estimator(kept: pd.DataFrame, row: dict[str, Any]) -> str:
     schemes, of = [row["scheme"]], spread_title(row["measure"], kept)
     return (
         f"correlation of {told(schemes, 'ranked')} of spread ({of}) and mean {row['predictor']}; "
-        "two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected percentile bootstrap of "
+        "two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected expanded percentile bootstrap of "
         + told(schemes, "resampled")
     )
 
@@ -220,7 +220,7 @@ def _compare(
             row["reason"] = _nothing(plan, values[index], items, comparison)
             continue
         draws = (comparison.resampling.ranks(_levels(kept, "spread", "pairs")) * resampled).sum(axis=1)
-        low, high = interval(rho, draws, CONFIDENCE)
+        low, high = interval(rho, draws, CONFIDENCE, plan.counts["num_lines"])
         p, p_adjusted = float(found.p[index]), min(1.0, float(found.p_adjusted[index]) * num_sets)
         row |= {"rho": rho, "rho_low": low, "rho_high": high, "p": p, "p_adjusted": p_adjusted}
         row |= {"p_least": min(1.0, float(found.p_least[index]) * num_sets), "detectable_rho": float(found.detectable[index])}

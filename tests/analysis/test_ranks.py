@@ -174,6 +174,6 @@ def test_the_interval_covers(tree):
         plan, x, y = draw(tree(num_controls=6))
         rho = aligned_ranks(plan.items(x), plan.aligner()) @ aligned_ranks(plan.items(y), plan.aligner())
         resampling = Resampling(plan, 1, 200, generator)
-        low, high = interval(rho, (resampling.ranks(Levels(x)) * resampling.ranks(Levels(y))).sum(axis=1), 0.95)
+        low, high = interval(rho, (resampling.ranks(Levels(x)) * resampling.ranks(Levels(y))).sum(axis=1), 0.95, plan.counts["num_lines"])
         covered.append(low <= truth <= high)
     assert np.mean(covered) >= 0.85
