@@ -177,21 +177,22 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     rows = happy[happy["measure"] == PRIMARY_MEASURE]
     if rows.empty:
         return
-    table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
+    title = (
+        f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}: dispersion of unhappy less that of happy families; {rows.iloc[0]['rule']}"
+    )
+    table = Table(title=title, box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for column in ("happy", "unhappy", "difference as they are [95 %]", "aligned [95 %]", "rho", "p", "p location", "families"):
+    for column in ("as they are [95 %]", "aligned [95 %]", "rho", "p", "p (place)", "n"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
             row["layer"],
-            report.number(row["dispersion_happy"]),
-            report.number(row["dispersion_unhappy"]),
             _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
             _estimate(row["aligned_difference"], row["aligned_difference_low"], row["aligned_difference_high"], 3),
             report.number(row["rho"], 2),
             report.number(row["p_adjusted"], 2),
             report.number(row["p_location_adjusted"], 2),
-            f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
+            f"{report.number(row['num_families_happy'])}+{report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
     for line in contradictions(rows):

@@ -217,8 +217,8 @@ def contradictions(rows: pd.DataFrame) -> list[str]:
         )
         taken_out = told(found["scheme"], "aligned")
         lines.append(
-            f"PERMDISP, {measure}: unhappy families are more or less dispersed than happy ones depending on what is taken out of both "
-            f"({taken_out}), and the verdict goes by what is left: {layers}."
+            f"PERMDISP, {measure}: dispersion as it is and aligned ({taken_out} taken out) differ in sign, and the verdict goes by the "
+            f"latter. Unhappy families are dispersed: {layers}."
         )
     return lines
 
