@@ -177,12 +177,12 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     rows = happy[happy["measure"] == PRIMARY_MEASURE]
     if rows.empty:
         return
-    title = (
-        f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}: dispersion of unhappy less that of happy families; {rows.iloc[0]['rule']}"
-    )
+    first = rows.iloc[0]
+    n = f"{report.number(first['num_families_unhappy'])} unhappy less that of {report.number(first['num_families_happy'])} happy families"
+    title = f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}: dispersion of {n}; {first['rule']}"
     table = Table(title=title, box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for column in ("as they are [95 %]", "aligned [95 %]", "rho", "p", "p (place)", "n"):
+    for column in ("as they are [95 %]", "aligned [95 %]", "rho", "p", "p place"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
@@ -192,7 +192,6 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
             report.number(row["rho"], 2),
             report.number(row["p_adjusted"], 2),
             report.number(row["p_location_adjusted"], 2),
-            f"{report.number(row['num_families_happy'])}+{report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
     for line in contradictions(rows):
