@@ -116,17 +116,20 @@ def associations(
     `gap_table` is that of `generalization.gaps`. What is compared and exchanged with what is decided by how families share training
     (`exchange.design`), never by the numbers, and told in `scheme`. A row has
 
-    - rho: the correlation of aligned ranks: means of the block (control, swap epoch) and of the last activation and loss taken out of both;
-      rho_low and rho_high: its 95 % interval from a bootstrap of controls, lines of families, replicas;
+    - rho: with scheme `WITHIN` the correlation of aligned ranks of families: means of the block (control, swap epoch) and of the last
+      activation and loss taken out of both; with `BETWEEN` that of the ranks of controls, each the mean of its families; rho_low and
+      rho_high: its 95 % interval from a bootstrap of controls, lines of families (or families), replicas;
     - p from the restricted permutation of a studentized rho, p_adjusted the same over the layers of one (measure, moment, predictor) by
-      max-T; detectable_rho: what would have been found with 80 % power at alpha over the layers;
+      max-T, p_least the smallest p_adjusted that any order could have; num_permutations those made, which are all there are where these
+      are no more than asked for: p is exact then; detectable_rho: what would have been found with 80 % power at alpha over the layers;
     - rho_weighted, p_weighted: families weighted by the precision of their spread (jackknife); tau, p_tau: Kendall's tau-b over pairs of
       one block; rho_blocks, p_blocks: the last functions' own effects left in, which p takes as those of other functions than these;
       rho_all, tau_all: Spearman's and Kendall's over all families, without p, since these are not independent;
     - the verdict at `alpha` on p_adjusted: AKP (rho > 0), anti-AKP (rho < 0), no effect where the interval lies within +-BOUND, else
       undecided, with the reason, and with families_needed to detect BOUND with 80 % power;
     - num_families compared in num_blocks blocks, num_lines lines, num_controls controls; num_alone left out since no other can be
-      exchanged for them; num_dropped (spread or predictor NaN, or another number of samples or features than most).
+      exchanged for them; num_dropped (spread or predictor NaN, or another number of samples or features than most where spreads are
+      not calibrated, see `is_calibrated`).
     """
     spread_table = at_first_swap(spread_table)
     table = spread_table.merge(gap_table, on="trial", how="inner", suffixes=("", "_gap"))

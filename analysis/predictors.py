@@ -175,7 +175,7 @@ def partials(
                     nulls = dict(list(nulls.items())[-32:]) | {key: (y, permuted_ranks(y, align, made[trials].orders))}
                 x = aligned_ranks(plan.items(kept["spread"].to_numpy(np.float64)), align)[None]
                 found = associate(x, *nulls[key], plan.lines, 0.05)
-                row |= {"rho": float(found.rho[0]), "p": float(found.p[0]), "scheme": plan.scheme}
+                row |= {"rho": float(found.rho[0]), "p": float(found.p[0]), "scheme": plan.scheme, "num_permutations": len(nulls[key][1])}
                 row |= {name: plan.counts[name] for name in ("num_families", "num_controls")}
                 if not np.isfinite(found.rho[0]):
                     row["reason"] = "what is held fixed leaves nothing to compare"
