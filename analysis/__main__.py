@@ -17,8 +17,19 @@ from rich.table import Table
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
-from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
+from analysis.akp import (
+    PRIMARY_MEASURE,
+    PRIMARY_MOMENT,
+    PRIMARY_PREDICTOR,
+    SECONDARY_PREDICTOR,
+    Verdict,
+    associations,
+    calibrated,
+    spreads,
+    verdict,
+)
 from analysis.baselines import baselines
+from analysis.happiness import contradictions
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
@@ -27,6 +38,7 @@ from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
+from analysis.wording import told
 
 
 def analyse(
@@ -38,6 +50,7 @@ def analyse(
     alpha: float = 0.05,
     num_permutations: int = 9999,
     num_dispersion_permutations: int = 999,
+    num_shuffles: int = 0,
     seed: int = 0,
     only: Collection[str] | None = None,
     name: str | None = None,
@@ -47,6 +60,8 @@ def analyse(
 
     `measures` are names, or `all`. `layers` and `moments` restrict what is analysed, `only` which families, by default those of the most
     frequent base recipe and probes.
+    With `num_shuffles` of each network spreads are calibrated, and what is compared are calibrated spreads, of any width and number of
+    samples, so the answer is exploratory; without, they are compared at equal width and number of samples only.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
     the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
     no families.
@@ -57,8 +72,9 @@ def analyse(
     measures = expand(measures)
     _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))
-    spread_table = spreads(store, measures, only, layers, moments, seed=seed)
-    association = associations(spread_table, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
+    spread_table = spreads(store, measures, only, layers, moments, num_shuffles=num_shuffles, seed=seed)
+    compared = calibrated(spread_table) if num_shuffles else spread_table
+    association = associations(compared, gap_table, alpha=alpha, num_permutations=num_permutations, seed=seed)
     happy, annak = compare_networks(
         store,
         gap_table,
@@ -71,12 +87,12 @@ def analyse(
         seed=seed,
     )
     baseline_table = baselines(store, spread_table["trial"].unique())
-    predicted = predictors(store, spread_table, gap_table, baseline_table)
-    partial_table = partials(spread_table, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
+    predicted = predictors(store, compared, gap_table, baseline_table)
+    partial_table = partials(compared, gap_table, baseline_table, num_permutations=num_permutations, seed=seed)
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
     asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
     answered = [ask(asked) for ask in QUESTIONS]
-    drawn = _draw(spread_table, gap_table, association)
+    drawn = _draw(compared, gap_table, association)
     written = []
     found = {
         "spread": spread_table,
@@ -96,7 +112,7 @@ def analyse(
         name or _shown(store),
         (answer, other),
         trials,
-        spread_table,
+        compared,
         gap_table,
         association,
         happy,
@@ -125,12 +141,14 @@ def _check_recorded(store: Store, layers: Collection[str] | None, moments: Colle
 
 
 def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, tuple[bytes, str]]:
+    scheme = association["scheme"]
     found = {
         "gap_against_spread": (
             figures.gap_against_spread(spread_table, gap_table, association),
-            "Generalization gap against spread at the end of training, per layer. ρ is the correlation of aligned ranks (means of the "
-            "block and of the last functions taken out) with its 95 % bootstrap interval over controls, lines and replicas; p is two-sided "
-            "from restricted permutations, adjusted over layers by max-T; n counts the families compared. The points are not aligned.",
+            f"Generalization gap against spread at the end of training, per layer. ρ is the correlation of {told(scheme, 'ranked')} "
+            f"({told(scheme, 'aligned')} taken out) with its 95 % bootstrap interval over {told(scheme, 'resampled')}; p is two-sided from "
+            f"exchanges of {told(scheme, 'exchanged')}, adjusted over layers by max-T; n counts the families compared. The points are not "
+            "aligned.",
         ),
         "spread_by_moment": (
             figures.spread_by_moment(spread_table),
@@ -159,21 +177,25 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     rows = happy[happy["measure"] == PRIMARY_MEASURE]
     if rows.empty:
         return
-    table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
+    first = rows.iloc[0]
+    n = f"{report.number(first['num_families_unhappy'])} unhappy less that of {report.number(first['num_families_happy'])} happy families"
+    title = f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}: dispersion of {n}; {first['rule']}"
+    table = Table(title=title, box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for column in ("happy", "unhappy", "difference [95 %]", "p aligned", "p location", "families"):
+    for column in ("as they are [95 %]", "aligned [95 %]", "rho", "p", "p place"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
             row["layer"],
-            report.number(row["dispersion_happy"]),
-            report.number(row["dispersion_unhappy"]),
             _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
+            _estimate(row["aligned_difference"], row["aligned_difference_low"], row["aligned_difference_high"], 3),
+            report.number(row["rho"], 2),
             report.number(row["p_adjusted"], 2),
             report.number(row["p_location_adjusted"], 2),
-            f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
         )
     console.print(table)
+    for line in contradictions(rows):
+        console.print(line, markup=False, highlight=False)
 
 
 def _print(
@@ -189,7 +211,7 @@ def _print(
     shown = (PRIMARY_PREDICTOR, SECONDARY_PREDICTOR)
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
     n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
-    title = f"Spread at the {PRIMARY_MOMENT}: correlation of aligned ranks over {' to '.join(n)} families; p by max-T over layers"
+    title = f"Spread at the {PRIMARY_MOMENT}: correlation of {told(rows['scheme'], 'ranked')}; n = {' to '.join(n)} families; p by max-T"
     table = Table(title=title, box=None, pad_edge=False)
     for column in ("measure", "layer"):
         table.add_column(column, no_wrap=True)
@@ -262,6 +284,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
     parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
     parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
+    parser.add_argument(
+        "--calibrate",
+        type=_count,
+        default=0,
+        metavar="K",
+        help="compare spreads calibrated by K shuffles of each network's samples, at any width; exploratory (default: raw spreads)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
     chosen = parser.parse_args(words)
     console, began = Console(), time.monotonic()
@@ -273,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             moments=chosen.moments,
             alpha=chosen.alpha,
             num_permutations=chosen.permutations,
+            num_shuffles=chosen.calibrate,
             seed=chosen.seed,
             console=console,
         )

@@ -16,27 +16,38 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from analysis.bootstrap import Levels, Resampling, interval
-from analysis.exchange import WITHIN, Design, design
+from analysis.exchange import Design, below, design
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
 from analysis.ranks import aligned_ranks, associate, kendall_within, permuted_ranks
-from analysis.spreads import CONFIDENCE, FAMILY_COLUMNS, at_first_swap, divergence_epochs, families, spreads
+from analysis.spreads import (
+    CONFIDENCE,
+    FAMILY_COLUMNS,
+    at_first_swap,
+    calibrated,
+    comparable,
+    divergence_epochs,
+    families,
+    is_calibrated,
+    spread_title,
+    spreads,
+)
 from analysis.statistics import permutation_p, spearman
 from analysis.verdict import BOUND, MIN_FAMILIES, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, verdict
+from analysis.wording import WITHIN, counted, told
 
 __all__ = [
     "BOUND", "CONFIDENCE", "FAMILY_COLUMNS", "MIN_FAMILIES", "PRIMARY_MEASURE", "PRIMARY_MOMENT", "PRIMARY_PREDICTOR",
-    "SECONDARY_PREDICTOR", "Verdict", "associations", "at_first_swap", "divergence_epochs", "families", "spreads", "verdict",
+    "SECONDARY_PREDICTOR", "Verdict", "associations", "at_first_swap", "calibrated", "divergence_epochs", "families", "spreads", "verdict",
 ]  # fmt: skip
 
 NUMBERS = [
-    "rho", "rho_low", "rho_high", "p", "p_adjusted", "detectable_rho", "rho_weighted", "p_weighted", "tau", "p_tau",
+    "rho", "rho_low", "rho_high", "p", "p_adjusted", "p_least", "detectable_rho", "rho_weighted", "p_weighted", "tau", "p_tau",
     "rho_blocks", "p_blocks", "rho_all", "tau_all",
 ]  # fmt: skip
 COUNTS = ["num_families", "num_alone", "num_blocks", "num_lines", "num_controls", "num_dropped", "num_distinct_spreads"]
 COLUMNS = [
     "measure", "moment", "epoch", "layer", "predictor", *NUMBERS, "families_needed", *COUNTS, "min_replicas", "max_replicas", "verdict",
-    "reason", "scheme", "estimator", "alpha", "bound", "num_permutations", "num_bootstrap", "seed",
+    "reason", "is_calibrated", "scheme", "estimator", "alpha", "bound", "num_permutations", "num_bootstrap", "seed",
 ]  # fmt: skip
 
 
@@ -105,17 +116,20 @@ def associations(
     `gap_table` is that of `generalization.gaps`. What is compared and exchanged with what is decided by how families share training
     (`exchange.design`), never by the numbers, and told in `scheme`. A row has
 
-    - rho: the correlation of aligned ranks: means of the block (control, swap epoch) and of the last activation and loss taken out of both;
-      rho_low and rho_high: its 95 % interval from a bootstrap of controls, lines of families, replicas;
+    - rho: with scheme `WITHIN` the correlation of aligned ranks of families: means of the block (control, swap epoch) and of the last
+      activation and loss taken out of both; with `BETWEEN` that of the ranks of controls, each the mean of its families; rho_low and
+      rho_high: its 95 % interval from a bootstrap of controls, lines of families (or families), replicas;
     - p from the restricted permutation of a studentized rho, p_adjusted the same over the layers of one (measure, moment, predictor) by
-      max-T; detectable_rho: what would have been found with 80 % power at alpha over the layers;
+      max-T, p_least the smallest p_adjusted that any order could have; num_permutations those made, which are all there are where these
+      are no more than asked for: p is exact then; detectable_rho: what would have been found with 80 % power at alpha over the layers;
     - rho_weighted, p_weighted: families weighted by the precision of their spread (jackknife); tau, p_tau: Kendall's tau-b over pairs of
       one block; rho_blocks, p_blocks: the last functions' own effects left in, which p takes as those of other functions than these;
       rho_all, tau_all: Spearman's and Kendall's over all families, without p, since these are not independent;
     - the verdict at `alpha` on p_adjusted: AKP (rho > 0), anti-AKP (rho < 0), no effect where the interval lies within +-BOUND, else
       undecided, with the reason, and with families_needed to detect BOUND with 80 % power;
     - num_families compared in num_blocks blocks, num_lines lines, num_controls controls; num_alone left out since no other can be
-      exchanged for them; num_dropped (spread or predictor NaN, or another number of samples or features than most).
+      exchanged for them; num_dropped (spread or predictor NaN, or another number of samples or features than most where spreads are
+      not calibrated, see `is_calibrated`).
     """
     spread_table = at_first_swap(spread_table)
     table = spread_table.merge(gap_table, on="trial", how="inner", suffixes=("", "_gap"))
@@ -126,9 +140,8 @@ def associations(
         for predictor in (p for p in PREDICTORS if p in gap_table):
             sets: dict[tuple[str, ...], list[tuple[pd.DataFrame, dict[str, Any]]]] = {}
             for layer, here in group.groupby("layer", sort=False):
-                shapes = here[["num_samples", "width"]].apply(tuple, axis=1)
-                alike = shapes == shapes.value_counts().sort_index().idxmax()
-                kept = here[alike & np.isfinite(here["spread"]) & np.isfinite(here[predictor])].sort_values("trial", ignore_index=True)
+                usable = comparable(here) & np.isfinite(here["spread"]) & np.isfinite(here[predictor])
+                kept = here[usable].sort_values("trial", ignore_index=True)
                 row = dict.fromkeys(COLUMNS, np.nan) | {
                     "measure": name,
                     "moment": moment,
@@ -143,10 +156,9 @@ def associations(
                     "max_replicas": kept["num_replicas"].max() if len(kept) else 0,
                     "verdict": "undecided",
                     "reason": "",
+                    "is_calibrated": is_calibrated(here),
                     "scheme": "",
-                    "estimator": f"correlation of aligned ranks over families of spread ({MEASURES[str(name)].spread_title}) and mean "
-                    f"{predictor}; two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected "
-                    "percentile bootstrap of controls, lines and replicas",
+                    "estimator": "",
                     "alpha": alpha,
                     "bound": BOUND,
                     "num_permutations": num_permutations,
@@ -154,7 +166,8 @@ def associations(
                     "seed": seed,
                 }
                 rows.append(row)
-                row["reason"] = _untestable(kept, predictor)
+                row["estimator"] = _estimator(kept, row)
+                row["reason"] = _untestable(kept, here, predictor)
                 if not row["reason"]:
                     sets.setdefault(tuple(kept["trial"]), []).append((kept, row))
             for trials, layers in sets.items():
@@ -166,10 +179,22 @@ def associations(
     return found.astype(dict.fromkeys(COUNTS, np.int64))
 
 
-def _untestable(kept: pd.DataFrame, predictor: str) -> str:
+def _estimator(kept: pd.DataFrame, row: dict[str, Any]) -> str:
+    schemes, of = [row["scheme"]], spread_title(row["measure"], kept)
+    return (
+        f"correlation of {told(schemes, 'ranked')} of spread ({of}) and mean {row['predictor']}; "
+        "two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected expanded percentile bootstrap of "
+        + told(schemes, "resampled")
+    )
+
+
+def _untestable(kept: pd.DataFrame, here: pd.DataFrame, predictor: str) -> str:
+    """Why the families `kept` of those `here` cannot be tested, with what most of the others lack; else empty."""
     n = len(kept)
     if n < MIN_FAMILIES:
-        return f"{n} families, fewer than {MIN_FAMILIES}"
+        lacks = here["reason"][here["reason"] != ""] if "reason" in here else here["trial"][:0]
+        why = f": {lacks.mode()[0]}" if len(lacks) else ""
+        return f"{counted(n, 'family')}, fewer than {MIN_FAMILIES}{why}"
     for column in ("spread", predictor):
         if kept[column].nunique() == 1:
             return f"{column} is the same in all {n} families"
@@ -183,6 +208,7 @@ def _compare(
     plan = comparison.design
     for kept, row in layers:
         row |= {"rho_all": float(spearman(kept["spread"].to_numpy(), kept[predictor].to_numpy())), "scheme": plan.scheme}
+        row["estimator"] = _estimator(kept, row)
         row["tau_all"] = float(kendalltau(kept["spread"], kept[predictor]).statistic)
         row |= {"reason": plan.reason} | ({} if plan.reason else plan.counts)
     if plan.reason:
@@ -197,11 +223,11 @@ def _compare(
             row["reason"] = _nothing(plan, values[index], items, comparison)
             continue
         draws = (comparison.resampling.ranks(_levels(kept, "spread", "pairs")) * resampled).sum(axis=1)
-        low, high = interval(rho, draws, CONFIDENCE)
+        low, high = interval(rho, draws, CONFIDENCE, plan.counts["num_lines"])
         p, p_adjusted = float(found.p[index]), min(1.0, float(found.p_adjusted[index]) * num_sets)
         row |= {"rho": rho, "rho_low": low, "rho_high": high, "p": p, "p_adjusted": p_adjusted}
-        row["detectable_rho"] = float(found.detectable[index])
-        row["families_needed"] = math.ceil(plan.counts["num_families"] * (row["detectable_rho"] / BOUND) ** 2)
+        row |= {"p_least": min(1.0, float(found.p_least[index]) * num_sets), "detectable_rho": float(found.detectable[index])}
+        row |= {"families_needed": math.ceil(plan.counts["num_families"] * found.needed[index]), "num_permutations": len(permuted)}
         weighted, null = _weighted(x[index], plan.items(kept["spread_se"].to_numpy(np.float64)), values[index], ranks, permuted, comparison)
         row |= {"rho_weighted": weighted, "p_weighted": permutation_p(weighted, null)}
         row["tau"] = float(kendall_within(values[index], items, plan.blocks))
@@ -213,6 +239,8 @@ def _compare(
             row["verdict"] = "AKP" if rho > 0 else "anti-AKP"
         elif low > -BOUND and high < BOUND:
             row["verdict"] = "no effect"
+        elif row["p_least"] >= alpha:
+            row["reason"] = below(row["p_least"], plan, len(layers))
         else:
             row["reason"] = f"the interval reaches beyond ±{BOUND:g}; about {row['families_needed']} families would decide"
 

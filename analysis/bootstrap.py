@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
-from analysis.exchange import BETWEEN, NOTHING, Design
+from analysis.exchange import NOTHING, Design
+from analysis.wording import BETWEEN
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,19 @@ class Resampling:
         return np.where(size > NOTHING, ranks / np.maximum(size, NOTHING), np.nan)
 
 
-def interval(observed: float, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+def interval(observed: float, drawn: np.ndarray, confidence: float, num_units: int) -> tuple[float, float]:
     """Bias-corrected percentile interval (Efron 1981) of `observed` from bootstrap values `[resample]`; NaN ones are left out.
 
     The noise of drawn replicas on top of that of the replicas themselves pulls correlations towards 0; the correction shifts them back.
+    Percentiles of few independent units lie too close together, as if a normal quantile were taken for Student's and a sum of squares
+    divided by n for one divided by n - 1, so they are taken further out by as much (expanded percentiles, Hesterberg 2015).
     """
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(observed) or len(drawn) < 2:
         return np.nan, np.nan
     share = (np.sum(drawn < observed) + np.sum(drawn == observed) / 2) / len(drawn)
     shift = norm.ppf(np.clip(share, 1 / (len(drawn) + 1), len(drawn) / (len(drawn) + 1)))
-    tails = norm.cdf(2 * shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]))
+    reach = np.sqrt(num_units / (num_units - 1)) * student.ppf((1 + confidence) / 2, num_units - 1)
+    tails = norm.cdf(2 * shift + np.array([-reach, reach]))
     low, high = np.quantile(drawn, tails)
     return min(float(low), observed), max(float(high), observed)  # few resamples may all lie on one side

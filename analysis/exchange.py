@@ -19,23 +19,24 @@ each control and the controls, which share nothing, are exchanged.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations as all_orders
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import permutations
+from analysis.wording import BETWEEN, WITHIN, counted
 
 # With fewer exchanges no order of the families reaches p = 0.05 with room to spare (two-sided).
 MIN_EXCHANGES = 100
 # Smaller than this share of what the blocks leave is rounding.
 NOTHING = 1e-9
-WITHIN = "within blocks of one control and swap epoch, lines of one control exchanged as wholes"
 Place = tuple[str, int]  # a control and a swap epoch
-
-BETWEEN = "between controls, whose families are averaged"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,8 @@ class Design:
         return values @ self.members.T
 
     def orders(self, num_permutations: int, generator: np.random.Generator) -> np.ndarray:
-        """Random orders `[permutation, item]`: item i gets the value of item orders[i], of its own block always."""
-        orders = np.tile(np.arange(self.num_items), (num_permutations, 1))
-        for grid in self.classes:
-            drawn = permutations(len(grid), num_permutations, generator)
-            orders[:, grid.ravel()] = grid[drawn].reshape(num_permutations, -1)
-        return orders
+        """Orders `[permutation, item]` as `exchanged` gives them: item i gets the value of item orders[i], of its own block always."""
+        return exchanged(self.classes, self.num_items, num_permutations, generator)
 
     def aligner(self, covariates: np.ndarray | None = None, functions: bool = True) -> Aligner:
         """Takes out block means, the last functions' effects unless told not to, and linear effects of covariates `[covariate, item]`."""
@@ -113,6 +110,28 @@ class Aligner:
     def num_left(self) -> int:
         """Dimensions that are left: what there is to compare."""
         return int(self._means.shape[0] - self._means.shape[1] - self._basis.shape[1])
+
+
+def exchanged(classes: Sequence[np.ndarray], num_items: int, num_permutations: int, generator: np.random.Generator) -> np.ndarray:
+    """Orders `[permutation, item]` in which the rows of each grid `[line, place]` of items change places.
+
+    Where no more than `num_permutations` differ from the order observed, these are all of them, each once, so that
+    p = (1 + #{as extreme}) / (1 + len(orders)) is exact; else `num_permutations` at random.
+    """
+    if num_exchanges(classes) <= num_permutations + 1:
+        every = list(product(*(all_orders(range(len(grid))) for grid in classes)))[1:]  # the first is the order observed
+        rows = [np.array([order[index] for order in every], dtype=np.intp).reshape(-1, len(grid)) for index, grid in enumerate(classes)]
+    else:
+        rows = [permutations(len(grid), num_permutations, generator) for grid in classes]
+    orders = np.tile(np.arange(num_items), (len(rows[0]) if rows else 0, 1))
+    for grid, order in zip(classes, rows, strict=True):
+        orders[:, grid.ravel()] = grid[order].reshape(len(order), -1)
+    return orders
+
+
+def num_exchanges(classes: Sequence[np.ndarray]) -> int:
+    """How many orders there are, the one observed among them."""
+    return math.prod(math.factorial(len(grid)) for grid in classes)
 
 
 def design(families: pd.DataFrame) -> Design:
@@ -163,7 +182,7 @@ def _within(table: pd.DataFrame) -> Design:
     used = table.iloc[chosen]
     members = np.zeros((len(chosen), len(table)))
     members[np.arange(len(chosen)), chosen] = 1.0
-    exchanges = math.prod(math.factorial(len(grid)) for grid in classes)
+    exchanges = num_exchanges(classes)
     found = Design(
         WITHIN,
         members,
@@ -177,8 +196,8 @@ def _within(table: pd.DataFrame) -> Design:
     )
     reason = ""
     if exchanges < MIN_EXCHANGES:
-        sharing = f"{len(chosen)} of {len(table)} families share control and swap epoch with others"
-        reason = f"{sharing}: {exchanges} exchanges, fewer than {MIN_EXCHANGES}"
+        sharing = f"{len(chosen)} of {counted(len(table), 'family')} share control and swap epoch with others"
+        reason = f"{sharing}: {_too_few(exchanges, 1)}"
     elif found.aligner().num_left < 2:
         reason = f"the last functions set the {len(chosen)} families apart that share control and swap epoch: nothing is left to compare"
     return replace(found, reason=reason)
@@ -189,12 +208,20 @@ def _between(table: pd.DataFrame) -> Design:
     members = (codes == np.arange(codes.max(initial=-1) + 1)[:, None]).astype(np.float64)
     members /= np.maximum(members.sum(axis=1, keepdims=True), 1.0)
     n = len(members)
-    exchanges = math.factorial(min(n, 10))
+    exchanges = math.factorial(n)
     one = np.zeros(n, dtype=np.intp)
-    reason = (
-        "" if exchanges >= MIN_EXCHANGES else f"{len(table)} families of {n} controls: {exchanges} exchanges, fewer than {MIN_EXCHANGES}"
-    )
+    reason = "" if exchanges >= MIN_EXCHANGES else f"{counted(len(table), 'family')} of {counted(n, 'control')}: {_too_few(exchanges, 2)}"
     return Design(BETWEEN, members, one, np.arange(n), one, np.arange(n), (np.arange(n)[:, None],), codes, 0, reason)
+
+
+def below(p: float, plan: Design, num_layers: int) -> str:
+    """Why nothing can be decided where p is this or more for every order that the exchanges of a design make."""
+    return f"{counted(num_exchanges(plan.classes), 'exchange')}, {counted(num_layers, 'layer')}: p cannot be below {p:.2g}"
+
+
+def _too_few(exchanges: int, alike: int) -> str:
+    """`alike` is the number of orders that are as extreme as the most extreme one: two where the reverse of an order is one, too."""
+    return f"{counted(exchanges, 'exchange')}, fewer than {MIN_EXCHANGES}: p cannot be below {min(1.0, alike / exchanges):.2g}"
 
 
 def _codes(names: pd.Series) -> np.ndarray:

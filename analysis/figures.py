@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, at_first_swap
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
+from analysis.spreads import comparable, spread_title
+from analysis.wording import counted
 
 # Okabe and Ito's palette, told apart with every common colour blindness; the marker says the same again.
 SWAPPED = {
@@ -41,7 +42,7 @@ def gap_against_spread(
     """One panel per layer, a point per family with the standard errors of both; None where there is nothing to draw."""
     table = at_first_swap(spread_table).merge(gap_table, on="trial")
     table = table[(table["measure"] == measure) & (table["moment"] == moment)]
-    table = table[np.isfinite(table["spread"]) & np.isfinite(table[predictor])]
+    table = table[comparable(table) & np.isfinite(table["spread"]) & np.isfinite(table[predictor])]
     if table.empty:
         return None
     answers = association[
@@ -69,7 +70,7 @@ def gap_against_spread(
                 zorder=4 if swapped == "none" else 3,
             )
         panel.set_title(_answer(answers.loc[layer]), fontsize=9, color=INK, loc="left")
-        panel.set_xlabel(f"spread: {MEASURES[measure].spread_title}", fontsize=9)
+        panel.set_xlabel(f"spread: {spread_title(measure, table)}", fontsize=9)
         panel.set_ylabel(PREDICTORS[predictor], fontsize=9)
     present = [swapped for swapped in SWAPPED if (table["swapped"] == swapped).any()]
     handles = [
@@ -100,7 +101,7 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
     """
     table = at_first_swap(spread_table)
     table = table[(table["measure"] == measure) & table["moment"].isin(list(MOMENTS)) & table["swap_epoch"].notna()]
-    table = table[np.isfinite(table["spread"])]
+    table = table[comparable(table) & np.isfinite(table["spread"])]
     if table.empty:
         return None
     layers = list(dict.fromkeys(table["layer"]))
@@ -130,7 +131,7 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
         panel.set_xticks(range(len(moments)), [MOMENTS[moment] for moment in moments])
         panel.set_xlim(-0.3, len(moments) - 0.7)
         panel.set_title(layer, fontsize=9, color=INK, loc="left")
-        panel.set_ylabel(f"spread: {MEASURES[measure].spread_title}", fontsize=9)
+        panel.set_ylabel(f"spread: {spread_title(measure, table)}", fontsize=9)
     handles = [
         Line2D(
             [],
@@ -140,7 +141,7 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
             markeredgecolor="white",
             linewidth=2,
             markersize=7,
-            label=f"swap at epoch {epoch} ({table.loc[table['swap_epoch'] == epoch, 'trial'].nunique()} families)",
+            label=f"swap at epoch {epoch} ({counted(table.loc[table['swap_epoch'] == epoch, 'trial'].nunique(), 'family')})",
         )
         for i, epoch in enumerate(swap_epochs)
     ]

@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
-from analysis.exchange import Aligner, Design, design
+from analysis.exchange import Aligner, Design, below, design
 from analysis.permdisp import permdisp
 from analysis.ranks import aligned_ranks, associate, permuted_ranks
-from analysis.statistics import TIE
+from analysis.statistics import TIE, percentiles
 from analysis.verdict import MIN_FAMILIES
+from analysis.wording import counted, told
 
 CONFIDENCE = 0.95
 COLUMNS = [
     "measure", "moment", "layer", "rule", "threshold", "dispersion_happy", "dispersion_unhappy", "difference", "difference_low",
-    "difference_high", "effect_size", "effect_size_low", "effect_size_high", "f", "rho", "p", "p_adjusted", "r2_location", "p_location",
+    "difference_high", "effect_size", "effect_size_low", "effect_size_high", "f", "aligned_difference", "aligned_difference_low",
+    "aligned_difference_high", "rho", "p", "p_adjusted", "p_least", "r2_location", "p_location",
     "p_location_adjusted", "num_families_happy", "num_families_unhappy", "num_networks_happy", "num_networks_unhappy",
     "num_networks_dropped", "num_families_exchanged", "num_controls", "max_replicas", "negative_share", "verdict", "reason", "scheme",
     "estimator", "alpha", "num_permutations", "num_bootstrap", "seed",
@@ -37,6 +40,7 @@ def compare(
     families: pd.DataFrame,
     unhappy: np.ndarray,
     *,
+    euclidean: bool = False,
     alpha: float = 0.05,
     num_permutations: int = 999,
     num_bootstrap: int = 1000,
@@ -44,11 +48,15 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Happy against unhappy families, per layer. `families` as in `exchange.design`, `unhappy [family]` a flag.
 
-    dispersion_*: mean distance of a group's networks to their centroid, bias-adjusted; the difference (unhappy - happy) of
-    the means over families, and the same over their pooled standard deviation (Hedges' g), with intervals from a bootstrap of controls,
-    then families; f of the plain PERMDISP over family means. rho, p: aligned rank correlation of distance with being unhappy; r2_location,
-    p_location: share of the aligned families' scatter that being unhappy explains (partial PERMANOVA). Adjusted over layers by max-T. The
-    verdict is AKP where p_adjusted < alpha and rho > 0, anti-AKP where rho < 0, else undecided; no effect is not claimed here.
+    `euclidean` says of the distances what it says to `permdisp`. As they are: dispersion_*, mean distance of a group's networks to
+    their centroid, bias-adjusted; the difference (unhappy - happy) of the means over families, and the same over their pooled standard
+    deviation (Hedges' g), with intervals from a bootstrap of controls, then families; f of the plain PERMDISP over family means.
+    Aligned, which is what is tested: aligned_difference, the slope of aligned distance on aligned unhappiness, so the difference
+    between an unhappy and a happy family that share everything else, with an interval by errors that are robust over lines; rho, p,
+    p_least: their rank correlation, as in `akp.associations`; r2_location, p_location: share of the aligned families' scatter that
+    being unhappy explains (partial PERMANOVA). Adjusted over layers by max-T. The verdict is AKP where p_adjusted < alpha and rho > 0,
+    anti-AKP where rho < 0, else undecided; no effect is not claimed here. Where rho has another sign than the difference as it is,
+    `contradictions` says so.
     """
     rows: dict[str, dict[str, Any]] = {}
     sets: dict[tuple[int, ...], list[str]] = {}
@@ -57,9 +65,9 @@ def compare(
         counts = int((~unhappy[there]).sum()), int(unhappy[there].sum())
         rows[layer] = {"num_families_happy": counts[0], "num_families_unhappy": counts[1], "verdict": "undecided", "reason": ""}
         if len(there) < MIN_FAMILIES:
-            rows[layer]["reason"] = f"{len(there)} families, fewer than {MIN_FAMILIES}"
+            rows[layer]["reason"] = f"{counted(len(there), 'family')}, fewer than {MIN_FAMILIES}"
         elif min(counts) < 2:
-            rows[layer]["reason"] = f"{counts[0]} happy and {counts[1]} unhappy families; each needs 2"
+            rows[layer]["reason"] = f"{counts[0]} happy and {counted(counts[1], 'unhappy family')}; each needs 2"
         else:
             sets.setdefault(tuple(there), []).append(layer)
     for present, names in sets.items():
@@ -68,44 +76,48 @@ def compare(
         flags = unhappy[index].astype(np.float64)
         for layer in names:
             D, owner = layers[layer]
-            rows[layer] |= _described(D, np.searchsorted(index, owner), flags, plan, num_bootstrap, seed)
+            rows[layer] |= _described(D, np.searchsorted(index, owner), flags, plan, euclidean, num_bootstrap, seed)
         if plan.reason:
             for layer in names:
                 rows[layer]["reason"] = plan.reason
             continue
         found = _tested([(layers[name][0], np.searchsorted(index, layers[name][1])) for name in names], flags, plan, num_permutations, seed)
         for layer, row in zip(names, found, strict=True):
-            for key in ("p_adjusted", "p_location_adjusted"):
+            for key in ("p_adjusted", "p_least", "p_location_adjusted"):
                 row[key] = min(1.0, row[key] * len(sets))
             rows[layer] |= row
             if row["p_adjusted"] < alpha:
                 rows[layer]["verdict"] = "AKP" if row["rho"] > 0 else "anti-AKP"
             elif not np.isfinite(row["p_adjusted"]):
                 rows[layer]["reason"] = "what families share leaves nothing to compare"
+            elif row["p_least"] >= alpha:
+                rows[layer]["reason"] = below(row["p_least"], plan, len(names))
     return rows
 
 
-def _described(D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def _described(
+    D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design, euclidean: bool, num_bootstrap: int, seed: int
+) -> dict[str, Any]:
     """Dispersions of the two groups as they are, and how far they are apart."""
     groups = np.where(flags[owner] > 0, "unhappy", "happy")
     if not D.any():
         return {"reason": "all networks are equal"}
     generator = np.random.default_rng([seed, len(flags), 2])
-    plain = permdisp(D, groups, "centroid", 0, generator, owner, permute="residuals", bias_adjust=True)
+    plain = permdisp(D, groups, "centroid", 0, generator, owner, permute="residuals", bias_adjust=True, euclidean=euclidean)
     z = np.bincount(owner, weights=plain.z) / np.bincount(owner)
     counts = _counts(plan, num_bootstrap, generator)
     difference, effect = _difference(z, flags, np.ones((1, len(z))))
     drawn, drawn_effect = _difference(z, flags, counts)
-    (low, high), (effect_low, effect_high) = _interval(drawn), _interval(drawn_effect)
+    (low, high), (effect_low, effect_high) = percentiles(drawn, CONFIDENCE), percentiles(drawn_effect, CONFIDENCE)
     return {
         "dispersion_happy": plain.dispersions[0],
         "dispersion_unhappy": plain.dispersions[1],
         "difference": float(difference[0]),
-        "difference_low": float(low),
-        "difference_high": float(high),
+        "difference_low": low,
+        "difference_high": high,
         "effect_size": float(effect[0]),
-        "effect_size_low": float(effect_low),
-        "effect_size_high": float(effect_high),
+        "effect_size_low": effect_low,
+        "effect_size_high": effect_high,
         "f": plain.f,
         "num_networks_happy": plain.sizes[0],
         "num_networks_unhappy": plain.sizes[1],
@@ -140,15 +152,6 @@ def _difference(z: np.ndarray, flags: np.ndarray, counts: np.ndarray) -> tuple[n
     return difference, np.where(np.isfinite(effect), effect, np.nan)
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    """Percentiles over the resamples `[resample]` that have a value; NaN if none has."""
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
-        return np.nan, np.nan
-    low, high = np.quantile(finite, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
 def _tested(layers: list[Distances], flags: np.ndarray, plan: Design, num_permutations: int, seed: int) -> list[dict[str, float]]:
     """The restricted tests of all layers under the same permutations."""
     align = plan.aligner()
@@ -159,27 +162,65 @@ def _tested(layers: list[Distances], flags: np.ndarray, plan: Design, num_permut
     z, scatter = [], []
     for D, owner in layers:
         distance, gram = _aligned_distances(D, owner, flags, plan)
-        z.append(aligned_ranks(distance, align))
+        z.append(distance)
         scatter.append(gram)
-    found = associate(np.stack(z), y, permuted, plan.lines, 0.05)
+    found = associate(np.stack([aligned_ranks(distance, align) for distance in z]), y, permuted, plan.lines, 0.05)
     direction = align(label)
     drawn = np.vstack([direction, align(direction[orders])])
     norms = (drawn**2).sum(axis=1)
     shares = np.stack([np.einsum("pi,pi->p", drawn @ G, drawn) / np.maximum(norms, 1e-300) / np.trace(G) for G in scatter])
-    p = (1 + (shares[:, 1:] >= shares[:, :1] - TIE).sum(axis=1)) / (1 + num_permutations)
-    adjusted = (1 + (shares[:, 1:].max(axis=0) >= shares[:, :1] - TIE).sum(axis=1)) / (1 + num_permutations)
+    p = (1 + (shares[:, 1:] >= shares[:, :1] - TIE).sum(axis=1)) / (1 + len(orders))
+    adjusted = (1 + (shares[:, 1:].max(axis=0) >= shares[:, :1] - TIE).sum(axis=1)) / (1 + len(orders))
     there = norms[0] > TIE
     return [
-        {
+        dict(
+            zip(
+                ("aligned_difference", "aligned_difference_low", "aligned_difference_high"),
+                _slope(align(z[i]), direction, plan.lines),
+                strict=True,
+            )
+        )
+        | {
+            "num_permutations": len(orders),
             "rho": float(found.rho[i]),
             "p": float(found.p[i]),
             "p_adjusted": float(found.p_adjusted[i]),
+            "p_least": float(found.p_least[i]),
             "r2_location": float(shares[i, 0]) if there else np.nan,
             "p_location": float(p[i]) if there else np.nan,
             "p_location_adjusted": float(adjusted[i]) if there else np.nan,
         }
         for i in range(len(layers))
     ]
+
+
+def _slope(distance: np.ndarray, direction: np.ndarray, lines: np.ndarray) -> tuple[float, float, float]:
+    """Least squares slope of aligned distances on the aligned flag, both `[item]`, with a 95 % interval robust over lines; else NaN."""
+    square = float(direction @ direction)
+    if square <= TIE:
+        return np.nan, np.nan, np.nan
+    slope = float(distance @ direction) / square
+    parts = np.bincount(lines, weights=direction * (distance - slope * direction))
+    error = float(t.ppf((1 + CONFIDENCE) / 2, max(len(parts) - 1, 1)) * np.linalg.norm(parts)) / square
+    return slope, slope - error, slope + error
+
+
+def contradictions(rows: pd.DataFrame) -> list[str]:
+    """A sentence per measure on the layers where dispersion as it is and aligned dispersion, which the verdict goes by, differ in sign."""
+    lines = []
+    for measure, found in rows[rows["difference"] * rows["rho"] < 0].groupby("measure", sort=False):
+        layers = "; ".join(
+            f"{row['layer']} {'more' if row['difference'] > 0 else 'less'} as they are ({row['difference']:+.3f}), "
+            f"{'more' if row['rho'] > 0 else 'less'} aligned ({row['aligned_difference']:+.3f}, rho = {row['rho']:+.2f}, "
+            f"p = {row['p_adjusted']:.2g}, {row['verdict']})"
+            for row in found.to_dict("records")
+        )
+        taken_out = told(found["scheme"], "aligned")
+        lines.append(
+            f"PERMDISP, {measure}: dispersion as it is and aligned ({taken_out} taken out) differ in sign, and the verdict goes by the "
+            f"latter. Unhappy families are dispersed: {layers}."
+        )
+    return lines
 
 
 def _aligned_distances(D: np.ndarray, owner: np.ndarray, flags: np.ndarray, plan: Design) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from analysis.exchange import WITHIN, design
+from analysis.exchange import Design, design, exchanged
 from analysis.statistics import permutation_p
 from analysis.verdict import MIN_FAMILIES
+from analysis.wording import WITHIN, counted
 
 COLUMNS = [
     "measure", "moment", "layer", "predictor", "rho_annak", "p_annak", "p_annak_adjusted", "rho_neighbour", "p_neighbour", "num_families",
@@ -34,12 +35,13 @@ def annak(
     gap. Families are permuted, never pairs: pairs that share a family are not independent (Mantel 1967). They are permuted as
     `exchange.design` allows, so that what families of one control have in common is in every permutation, too."""
     rows: dict[str, dict[str, Any]] = {}
+    nulls: dict[tuple[int, ...], dict[str, np.ndarray]] = {}  # of each set of families, by layer: |rho| [permutation]
     for layer, (D, owner) in layers.items():
         there = np.unique(owner)
         plan = design(families.iloc[there].reset_index(drop=True))
         row = rows[layer] = {"num_families": len(there), "num_pairs": len(there) * (len(there) - 1) // 2, "reason": plan.reason}
         if len(there) < MIN_FAMILIES:
-            row["reason"] = f"{len(there)} families, fewer than {MIN_FAMILIES}"
+            row["reason"] = f"{counted(len(there), 'family')}, fewer than {MIN_FAMILIES}"
         elif np.ptp(badly[there]) == 0:
             row["reason"] = f"the gap is the same in all {len(there)} families"
         if row["reason"]:
@@ -52,14 +54,15 @@ def annak(
         models = {"annak": (ranks[:, None] + ranks) / (2 * n), "neighbour": 1 - np.abs(ranks[:, None] - ranks) / n}
         for name, model in models.items():
             rho, null = mantel(similarity, model, orders)
-            row |= {f"rho_{name}": rho, f"p_{name}": permutation_p(rho, null), f"_{name}": null}
+            row |= {f"rho_{name}": rho, f"p_{name}": permutation_p(rho, null)}
+            if name == "annak":
+                nulls.setdefault(tuple(there), {})[layer] = np.abs(null)
         row |= {"num_families_exchanged": plan.counts["num_families"], "scheme": plan.scheme, "estimator": ESTIMATOR + plan.scheme}
-    nulls = [row.pop("_annak") for row in rows.values() if "_annak" in row]
-    for row in rows.values():
-        row.pop("_neighbour", None)
-        if "rho_annak" in row:
-            # Layers of different families have permutations of their own: the largest of independent ones is a stricter bar.
-            row["p_annak_adjusted"] = permutation_p(row["rho_annak"], np.abs(np.stack(nulls)).max(axis=0))
+        row["num_permutations"] = len(orders)
+    for of in nulls.values():  # layers of other families have other permutations, and count as further tests
+        most = np.stack(list(of.values())).max(axis=0)
+        for layer in of:
+            rows[layer]["p_annak_adjusted"] = min(1.0, permutation_p(rows[layer]["rho_annak"], most) * len(nulls))
     return rows
 
 
@@ -78,18 +81,13 @@ def _standard(ranks: np.ndarray) -> np.ndarray:
     return centred / norm if norm > 0 else np.full(len(centred), np.nan)
 
 
-def _family_orders(plan: Any, num_permutations: int, generator: np.random.Generator) -> np.ndarray:
+def _family_orders(plan: Design, num_permutations: int, generator: np.random.Generator) -> np.ndarray:
     """Orders of families `[permutation, family]` from those of items; families that are left out of the design stay where they are."""
     n = plan.members.shape[1]
     if plan.scheme != WITHIN:  # whole controls cannot change places with their families where they have different numbers of them
         sizes = np.bincount(plan.family_controls)
         alike = np.flatnonzero(sizes == np.bincount(sizes).argmax())
         groups = np.stack([np.flatnonzero(plan.family_controls == code) for code in alike])
-        orders = np.tile(np.arange(n), (num_permutations, 1))
-        drawn = generator.permuted(np.tile(np.arange(len(alike)), (num_permutations, 1)), axis=1)
-        orders[:, groups.ravel()] = groups[drawn].reshape(num_permutations, -1)
-        return orders
+        return exchanged((groups,), n, num_permutations, generator)
     family = plan.members.argmax(axis=1)
-    orders = np.tile(np.arange(n), (num_permutations, 1))
-    orders[:, family] = family[plan.orders(num_permutations, generator)]
-    return orders
+    return exchanged([family[grid] for grid in plan.classes], n, num_permutations, generator)

@@ -15,6 +15,7 @@ from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
 from analysis.spreads import divergence_epochs, families
 from analysis.storage import Store
 from analysis.verdict import PRIMARY_MOMENT, PRIMARY_PREDICTOR
+from analysis.wording import counted
 
 # Spectra are taken pair by pair: at most so many pairs times squared features, about 1 s of one core.
 MAX_SPECTRAL_WORK = 2e7
@@ -44,9 +45,8 @@ def compare_networks(
     badly = gap.reindex(table["trial"]).to_numpy(np.float64)
     threshold = float(np.median(badly)) if len(badly) else np.nan
     unhappy = badly > threshold
-    rule = (
-        f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {len(badly)} families; unhappy: above"
-    )
+    of = counted(len(badly), "family")
+    rule = f"happy: mean {PRIMARY_PREDICTOR} over replicas at or below {threshold:.4g}, the median over {of}; unhappy: above"
     common = {"moment": PRIMARY_MOMENT, "num_permutations": num_permutations, "seed": seed}
     diverged_at = divergence_epochs(store, table["trial"].tolist())
     trials = table["trial"].tolist()
@@ -67,7 +67,14 @@ def compare_networks(
             if found is not None:
                 distances[layer] = found
         happy = happiness.compare(
-            distances, table, unhappy, alpha=alpha, num_permutations=num_permutations, num_bootstrap=num_bootstrap, seed=seed
+            distances,
+            table,
+            unhappy,
+            euclidean=measure.euclidean,
+            alpha=alpha,
+            num_permutations=num_permutations,
+            num_bootstrap=num_bootstrap,
+            seed=seed,
         )
         alike = mantel.annak(distances, table, badly, num_permutations=num_permutations, seed=seed)
         for layer in facts:
@@ -124,11 +131,14 @@ def _distances(
     if not measure.euclidean:
         allowed = max((r for r in range(1, most + 1) if (num_families * r) ** 2 / 2 * width**2 <= MAX_SPECTRAL_WORK), default=0)
         if allowed < 2:
-            return facts | {"reason": f"skipped: {num_families} families at {width} features are too many pairs of spectra"}, None
+            return facts | {
+                "reason": f"skipped: {counted(num_families, 'family')} at {counted(width, 'feature')} are too many pairs of spectra"
+            }, None
     chosen = np.flatnonzero(rank < allowed)
     D = measure.distances_of(np.stack([X[i] for i in chosen]), np.ones(len(chosen), dtype=bool), labels)
     there = np.isfinite(np.diagonal(D))
     facts |= {"num_networks_dropped": num_dropped + int((~there).sum()), "max_replicas": allowed}
     if not there.any():
-        return facts | {"reason": "0 families with a network that has a representation to compare"}, None
+        why = next(filter(None, (measure.reason(X[i], labels) for i in chosen)), "")
+        return facts | {"reason": f"0 families with a network that has a representation to compare: {why}"}, None
     return facts, (D[np.ix_(there, there)], owner[chosen][there])

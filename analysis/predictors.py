@@ -19,10 +19,11 @@ from analysis.baselines import DISAGREEMENT
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.prediction import granulated_kendall, normalized_cmi, sign_error
 from analysis.ranks import aligned_ranks, associate, permuted_ranks
-from analysis.spreads import base_recipe, families, varied_keys
+from analysis.spreads import base_recipe, comparable, families, varied_keys
 from analysis.statistics import holm
 from analysis.storage import Store
 from analysis.verdict import MIN_FAMILIES, PRIMARY_MOMENT
+from analysis.wording import counted
 
 AXES = ("first_activation", "first_loss", "last_activation", "last_loss", "swap_epoch")
 COLUMNS = [
@@ -44,6 +45,7 @@ ESTIMATOR = (
 def predictors(store: Store, spread_table: pd.DataFrame, gap_table: pd.DataFrame, baseline_table: pd.DataFrame) -> pd.DataFrame:
     """A row per score (spread of a measure, a baseline), layer and predictor; see `ESTIMATOR`. Scores of spread are those at the end."""
     end = spread_table[spread_table["moment"] == PRIMARY_MOMENT]
+    end = end[comparable(end)]
     settings = _settings(store, end["trial"].unique())
     num_test = _num_test(store)
     gaps = gap_table.set_index("trial")
@@ -54,7 +56,7 @@ def predictors(store: Store, spread_table: pd.DataFrame, gap_table: pd.DataFrame
             both = both[both.index.isin(settings.index)].sort_index()
             row = {"score": score, "layer": layer, "predictor": predictor, "num_families": len(both), "reason": "", "estimator": ESTIMATOR}
             if len(both) < MIN_FAMILIES or both["score"].nunique() == 1 or both["gap"].nunique() == 1:
-                row["reason"] = f"{len(both)} families with {both['score'].nunique()} scores and {both['gap'].nunique()} gaps"
+                row["reason"] = f"{counted(len(both), 'family')} with {both['score'].nunique()} scores and {both['gap'].nunique()} gaps"
             else:
                 hoeffding = num_test if predictor in ("gap_accuracy", "test_error") else None
                 row |= _scored(both["score"].to_numpy(), both["gap"].to_numpy(), settings.loc[both.index], hoeffding)
@@ -146,8 +148,7 @@ def partials(
     nulls: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
     rows = []
     for (measure, layer), group in table.groupby(["measure", "layer"], sort=False):
-        shapes = group[["num_samples", "width"]].apply(tuple, axis=1)
-        alike = group[shapes == shapes.value_counts().sort_index().idxmax()]
+        alike = group[comparable(group)]
         finite = alike[["spread", *given, *predicted]].notna().all(axis=1)
         kept = alike.loc[finite].sort_values("trial", ignore_index=True)
         trials = tuple(kept["trial"])
@@ -162,7 +163,9 @@ def partials(
                 }  # fmt: skip
                 rows.append(row)
                 if trials not in made or made[trials].design.reason:
-                    row["reason"] = made[trials].design.reason if trials in made else f"{len(kept)} families, fewer than {MIN_FAMILIES}"
+                    row["reason"] = (
+                        made[trials].design.reason if trials in made else f"{counted(len(kept), 'family')}, fewer than {MIN_FAMILIES}"
+                    )
                     continue
                 plan = made[trials].design
                 align = plan.aligner(np.stack([rankdata(plan.items(kept[name].to_numpy(np.float64))) for name in names]))
@@ -172,7 +175,7 @@ def partials(
                     nulls = dict(list(nulls.items())[-32:]) | {key: (y, permuted_ranks(y, align, made[trials].orders))}
                 x = aligned_ranks(plan.items(kept["spread"].to_numpy(np.float64)), align)[None]
                 found = associate(x, *nulls[key], plan.lines, 0.05)
-                row |= {"rho": float(found.rho[0]), "p": float(found.p[0]), "scheme": plan.scheme}
+                row |= {"rho": float(found.rho[0]), "p": float(found.p[0]), "scheme": plan.scheme, "num_permutations": len(nulls[key][1])}
                 row |= {name: plan.counts[name] for name in ("num_families", "num_controls")}
                 if not np.isfinite(found.rho[0]):
                     row["reason"] = "what is held fixed leaves nothing to compare"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from analysis.exchange import NOTHING, Aligner
 from analysis.statistics import TIE
+from analysis.verdict import BOUND
 
 POWER_Z = 0.8416  # the standard normal's 80 % quantile
 
@@ -24,8 +25,8 @@ def aligned_ranks(values: np.ndarray, align: Aligner) -> np.ndarray:
     # Rounded, so that what is equal but for rounding ties.
     with np.errstate(divide="ignore", invalid="ignore"):
         ranks = align(rankdata(np.round(left / scale, 9), axis=-1))
-        norm = np.linalg.norm(ranks, axis=-1, keepdims=True)
-        return np.where((np.abs(left).max(axis=-1, keepdims=True) > NOTHING * scale) & (norm > NOTHING), ranks / norm, np.nan)
+        size = np.linalg.norm(ranks, axis=-1, keepdims=True)
+        return np.where((np.abs(left).max(axis=-1, keepdims=True) > NOTHING * scale) & (size > NOTHING), ranks / size, np.nan)
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Association:
     """Rank correlation of x with y, per layer."""
 
     rho: np.ndarray  # [layer]
-    p: np.ndarray  # [layer] two-sided, (1 + #{|t*| >= |t|}) / (1 + B)
+    p: np.ndarray  # [layer] two-sided, (1 + #{|t*| >= |t|}) / (1 + B); exact where the B orders are all there are
     p_adjusted: np.ndarray  # [layer] the same against the largest |t*| over layers (Westfall and Young's max-T)
-    detectable: np.ndarray  # [layer] smallest |rho| that would be found in 80 % of sweeps of this size, at alpha over all layers
+    p_least: np.ndarray  # [layer] the smallest p_adjusted of any of the orders: below it nothing can be found, whatever y
+    detectable: np.ndarray  # [layer] smallest |rho| found in 80 % of sweeps of this size, at alpha over all layers; infinite if none is
+    needed: np.ndarray  # [layer] how many times as many families would detect BOUND so
 
 
 def permuted_ranks(y: np.ndarray, align: Aligner, orders: np.ndarray) -> np.ndarray:
@@ -46,17 +49,22 @@ def permuted_ranks(y: np.ndarray, align: Aligner, orders: np.ndarray) -> np.ndar
 
 
 def studentized(x: np.ndarray, y: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """t `[..., layer]` of x `[layer, item]` with y `[..., item]`: their product over the root of the sum of squares of its lines' parts.
+    """t `[..., layer]` of x `[layer, item]` with y `[..., item]`: rho over the root of the sum of squares of what its lines scatter.
 
-    Lines are what is independent. Dividing by what they make of the product keeps the level where families differ in how
-    precise spread and gap are (DiCiccio and Romano 2017).
+    Lines are what is independent, and rho is the sum of a part p_l of each. Dividing by their scatter keeps the level where families
+    differ in how precise spread and gap are (DiCiccio and Romano 2017). Under the null the scatter is the size of the parts. A perfect
+    association makes parts of q_l, the line's share of x's squares: that is no scatter, and over few lines it would hide the association
+    from any test. So |rho| rho q_l is taken out of each part: all of it where |rho| = 1 (then t is infinite), next to nothing near the
+    null, where taking out rho q_l would make lines that weigh much look precise.
     """
     member = (lines[:, None] == np.unique(lines)).astype(np.float64)  # [item, line]
     found = []
     for row in x:
         parts = y @ (row[:, None] * member)  # [..., line]
-        total, size = parts.sum(axis=-1), np.sqrt((parts**2).sum(axis=-1))
-        found.append(np.where(size > NOTHING, total / np.where(size > NOTHING, size, 1.0), 0.0))
+        rho = parts.sum(axis=-1)
+        scatter = np.linalg.norm(parts - (np.abs(rho) * rho)[..., None] * (row**2 @ member), axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.where(np.abs(rho) > NOTHING, rho / np.where(scatter > NOTHING, scatter, 0.0), 0.0))
     return np.stack(found, axis=-1)
 
 
@@ -65,21 +73,37 @@ def associate(x: np.ndarray, y: np.ndarray, permuted: np.ndarray, lines: np.ndar
 
     A layer of NaN stays NaN and does not count as a test.
     """
-    num_layers = len(x)
-    nan = np.full(num_layers, np.nan)
     tested = np.isfinite(x).all(axis=1) & np.isfinite(y).all()
-    found = Association(nan.copy(), nan.copy(), nan.copy(), nan.copy())
+    found = Association(*(np.full(len(x), np.nan) for _ in range(6)))
     if not tested.any():
         return found
-    found.rho[tested] = x[tested] @ y
-    t, null = np.abs(studentized(x[tested], y, lines)), np.abs(studentized(x[tested], permuted, lines))
-    most = null.max(axis=1)
-    found.p[tested] = (1 + (null >= t - TIE).sum(axis=0)) / (1 + len(null))
-    found.p_adjusted[tested] = (1 + (most[:, None] >= t - TIE).sum(axis=0)) / (1 + len(null))
-    spread_of_null = (x[tested] @ permuted.T).std(axis=1)
-    critical = np.quantile(most, 1 - alpha) if len(most) else np.nan
-    found.detectable[tested] = (critical + POWER_Z) * spread_of_null
+    x = x[tested]
+    found.rho[tested] = x @ y
+    t, null = np.abs(studentized(x, y, lines)), np.abs(studentized(x, permuted, lines))
+    most, num_orders = null.max(axis=1), 1 + len(null)
+    found.p[tested] = (1 + (null >= t - TIE).sum(axis=0)) / num_orders
+    found.p_adjusted[tested] = (1 + (most[:, None] >= t - TIE).sum(axis=0)) / num_orders
+    top = np.maximum(t, null.max(axis=0, initial=0.0))
+    found.p_least[tested] = ((most[:, None] >= top - TIE).sum(axis=0) + (t.max() >= top - TIE)) / num_orders
+    detectable, found.needed[tested] = _power(x, permuted, null, alpha)
+    found.detectable[tested] = np.where(found.p_least[tested] < alpha, detectable, np.inf)
     return found
+
+
+def _power(x: np.ndarray, permuted: np.ndarray, null: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """`Association.detectable` and `needed` `[layer]`, from |t| under the null `[permutation, layer]`.
+
+    What is found lies above the |rho| of the null that is as rare as the critical |t|; rho scatters about its own value as it does
+    under the null, times the root of 1 - rho^2.
+    """
+    rho = np.abs(permuted @ x.T)
+    scatter = np.sqrt((rho**2).mean(axis=0))
+    critical = np.quantile(null.max(axis=1), 1 - alpha, method="higher")
+    found = np.array([np.quantile(one, 1 - share) for one, share in zip(rho.T, (null >= critical).mean(axis=0), strict=True)])
+    detectable = np.minimum(found + POWER_Z * scatter * np.sqrt(1 - found**2), 1.0)
+    # Over many families rho is normal under the null, over few it need not be.
+    many = np.minimum(found / scatter, norm.isf((1 - (1 - alpha) ** (1 / len(x))) / 2))
+    return detectable, (scatter * (many + POWER_Z) / BOUND) ** 2
 
 
 def pairs_within(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

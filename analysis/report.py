@@ -14,8 +14,9 @@ from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICT
 from analysis.html import interval, table, with_p
 from analysis.html import number as number
 from analysis.measures.generalization import PREDICTORS
-from analysis.measures.similarity import MEASURES
 from analysis.question import Found
+from analysis.spreads import comparable, spread_title
+from analysis.wording import counted, told
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --paper: #ffffff; --card: #f4f6f8;
@@ -49,11 +50,7 @@ The primary question was declared before any data were seen: measure {PRIMARY_ME
 predictor {PRIMARY_PREDICTOR} ({escape(PREDICTORS[PRIMARY_PREDICTOR])}, against the labels trained on). AKP, anti-AKP,
 mixed, no effect and undecided are all possible answers; everything but the primary question is exploratory. No effect means
 that the 95 % interval of every layer lies within ±{BOUND:g}; where it does not and nothing was found, the answer is undecided, with the
-number of families that would decide it. Families that continue from the same control share its early training, so they are compared
-within <b>blocks</b> of one control and swap epoch; what the functions in force at the end do to spread and gap on their own is taken out of
-both (<b>aligned ranks</b>), since these are few functions however many families there are. Permutations exchange <b>lines</b>, the families
-of one control with the same functions at the end at all its swap epochs, and bootstraps resample controls, then lines, then replicas.
-Controls have no family to be exchanged with and only serve as points in the figures.</p>"""
+number of families that would decide it."""
 
 
 def render(
@@ -81,7 +78,7 @@ def render(
         f"<p class='soft'>{escape(name)}</p>",
         f"<div class='verdict'><strong>{escape(verdict.answer)}</strong>{escape(verdict.text)}</div>",
         f"<p>{escape(other.text)}</p>",
-        INTRODUCTION,
+        f"{INTRODUCTION} {told(associations['scheme'], 'explained')}</p>",
         *_figures(figures),
         "<h2>Association of spread with generalization</h2>",
         _associations(primary, f"At the end of training, predictor {PRIMARY_PREDICTOR}. {_estimators(primary)}"),
@@ -131,14 +128,14 @@ def _section(found: Found) -> str:
 def _estimators(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
-    row = rows.iloc[0]
-    measures = "; ".join(f"{name}: spread is {MEASURES[name].spread_title}" for name in dict.fromkeys(rows["measure"]))
+    row, scheme = rows.iloc[0], rows["scheme"]
+    measures = "; ".join(f"{name}: spread is {spread_title(name, rows)}" for name in dict.fromkeys(rows["measure"]))
     return (
-        f"rho: correlation of aligned ranks over families ({measures}); 95 % interval from {row['num_bootstrap']} bootstrap "
-        f"resamples of controls, lines and replicas; two-sided p from {row['num_permutations']} restricted permutations, adjusted over "
-        f"layers by max-T; tau: Kendall's tau-b over pairs of one block; detectable: what would have been found with 80 % power; functions "
-        f"left in: without taking out the last functions' own effects, p for these functions only, unadjusted; all: Spearman over all "
-        f"families, which are not independent; seed {row['seed']}."
+        f"rho: correlation of {told(scheme, 'ranked')} ({measures}); 95 % interval from {row['num_bootstrap']} bootstrap resamples of "
+        f"{told(scheme, 'resampled')}; two-sided p from {row['num_permutations']} exchanges of {told(scheme, 'exchanged')}, adjusted over "
+        f"layers by max-T; detectable: what would have been found with 80 % power; tau: Kendall's tau-b over {told(scheme, 'pairs')}; "
+        f"functions left in: rho and its p, unadjusted, {told(scheme, 'left_in')}; all: Spearman over all families, which are not "
+        f"independent; seed {row['seed']}."
     )
 
 
@@ -172,6 +169,7 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
 def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> str:
     """The families of largest and smallest spread, averaged over layers, under the primary measure and moment."""
     chosen = spreads[(spreads["measure"] == PRIMARY_MEASURE) & (spreads["moment"] == PRIMARY_MOMENT)]
+    chosen = chosen[comparable(chosen)]
     if chosen.empty:
         return "<p class='soft'>none</p>"
     mean = chosen.groupby("trial", as_index=False).agg(
@@ -188,7 +186,7 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     mean = mean.rename(columns={f"{PRIMARY_PREDICTOR}_se": "SE of the gap", "replicas": "replicas (fewest)"})
     return table(
         mean,
-        f"By spread ({MEASURES[PRIMARY_MEASURE].spread_title}) at {PRIMARY_MOMENT}, mean over layers; "
+        f"By spread ({spread_title(PRIMARY_MEASURE, chosen)}) at {PRIMARY_MOMENT}, mean over layers; "
         f"{PRIMARY_PREDICTOR} is the mean over replicas that did not diverge, SE its standard error.",
     )
 
@@ -196,11 +194,12 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
 def _left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame) -> str:
     status = trials["status"].value_counts()
     done = trials[trials["status"] == "done"]
+    statuses = [f"{counted(count, 'family')} {escape(str(name))}" for name, count in status.items()]
     lines = [
-        f"<p>{', '.join(f'{count} families {escape(str(name))}' for name, count in status.items()) or 'no families'}; "
+        f"<p>{', '.join(statuses) or 'no families'}; "
         f"{int(gaps['num_diverged'].sum())} of {int(gaps['num_replicas'].sum())} replicas diverged, in "
-        f"{int((gaps['num_diverged'] > 0).sum())} families; {done['base'].nunique()} base recipe(s) among those "
-        f"done, of which {spreads['trial'].nunique()} families are compared here.</p>"
+        f"{counted(int((gaps['num_diverged'] > 0).sum()), 'family')}; {counted(done['base'].nunique(), 'base recipe')} among those done; "
+        f"{counted(spreads['trial'].nunique(), 'family')} compared here.</p>"
     ]
     dropped = spreads[(spreads["num_dropped"] > 0) & (spreads["measure"] == spreads["measure"].min())]
     if len(dropped):

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pandas as pd
 
+from analysis.happiness import contradictions
 from analysis.html import interval, number, table
 from analysis.verdict import PRIMARY_MEASURE, PRIMARY_PREDICTOR
+from analysis.wording import told
+
+
+def _differences(rows: pd.DataFrame, which: str) -> list[str]:
+    columns = zip(*(rows[f"{which}difference{end}"] for end in ("", "_low", "_high")), strict=True)
+    return [f"{number(value)} {interval(low, high)}" if value == value else "–" for value, low, high in columns]
 
 
 def happy_unhappy(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "<p class='soft'>none</p>"
     row = rows.iloc[0]
+    scheme = rows["scheme"]
     caption = (
-        f"Rule: {row['rule']}. Dispersion is the mean distance of a group's networks to their centroid, bias-adjusted, differences "
-        f"between families included; effect is Hedges' g; intervals from {number(row['num_bootstrap'])} resamples of controls, then "
-        f"families. p: PERMDISP's distances after what blocks and last functions share is taken out of the networks, "
-        f"{number(row['num_permutations'])} exchanges of lines within controls, max-T over layers; p (location): partial "
-        "PERMANOVA under the same exchanges."
+        f"Rule: {row['rule']}. As they are: dispersion is the mean distance of a group's networks to their centroid, bias-adjusted, "
+        f"differences between families included; difference is unhappy less happy, effect is Hedges' g, intervals are from "
+        f"{number(row['num_bootstrap'])} resamples of controls, then families. Aligned: {told(scheme, 'aligned')} are taken out of the "
+        f"networks, and of their distances to the centroids; difference is then that of an unhappy and a happy family that share the rest, "
+        f"its interval robust over what is exchanged; rho is that of {told(scheme, 'ranked')}, and p its p from "
+        f"{number(row['num_permutations'])} exchanges of {told(scheme, 'exchanged')}, max-T over layers. The verdict goes by the aligned "
+        f"numbers, whose sign may differ. p (location): partial PERMANOVA under the same exchanges."
     )
     return table(
         pd.DataFrame(
@@ -26,10 +38,11 @@ def happy_unhappy(rows: pd.DataFrame) -> str:
                 "layer": rows["layer"],
                 "happy": rows["dispersion_happy"],
                 "unhappy": rows["dispersion_unhappy"],
-                "difference": rows["difference"],
-                "95 % interval": [interval(*pair) for pair in zip(rows["difference_low"], rows["difference_high"], strict=True)],
+                "difference as they are": _differences(rows, ""),
                 "effect": rows["effect_size"],
                 "F": rows["f"],
+                "difference aligned": _differences(rows, "aligned_"),
+                "rho": rows["rho"],
                 "p": rows["p"],
                 "p (max-T)": rows["p_adjusted"],
                 "p (location)": rows["p_location_adjusted"],
@@ -43,7 +56,7 @@ def happy_unhappy(rows: pd.DataFrame) -> str:
             }
         ),
         caption,
-    )
+    ) + "".join(f"<p>{escape(line)}</p>" for line in contradictions(rows))
 
 
 def beside(annak: pd.DataFrame, predictors: pd.DataFrame, partial: pd.DataFrame) -> list[str]:
@@ -56,7 +69,8 @@ def beside(annak: pd.DataFrame, predictors: pd.DataFrame, partial: pd.DataFrame)
         table(scored[columns], f"Predictors of {PRIMARY_PREDICTOR}. {scored['estimator'].iloc[0] if len(scored) else ''}."),
         table(
             left[["layer", "given", "rho", "p", "p_holm", "num_families", "reason"]],
-            f"Spread ({PRIMARY_MEASURE}) and {PRIMARY_PREDICTOR} with a third number held fixed; restricted permutations, Holm.",
+            f"Spread ({PRIMARY_MEASURE}) and {PRIMARY_PREDICTOR} with a third number held fixed: correlation of "
+            f"{told(left['scheme'], 'ranked')}, p by exchanging {told(left['scheme'], 'exchanged')}; Holm over layers.",
         ),
         table(
             alike[["layer", "rho_annak", "p_annak", "p_annak_adjusted", "rho_neighbour", "p_neighbour", "num_families", "reason"]],

@@ -24,8 +24,9 @@ from analysis.measures.generalization import PREDICTORS
 from analysis.measures.ordination import Ordination
 from analysis.measures.ornstein_uhlenbeck import MIN_TIMES, fit
 from analysis.measures.similarity import MEASURES, Measure
-from analysis.statistics import bootstrap_spearman, holm, resamples, spearman, spearman_within
+from analysis.statistics import bootstrap_spearman, holm, percentiles, resamples, spearman, spearman_within
 from analysis.storage import Store
+from analysis.wording import counted
 
 NUM_AXES = 3
 MAX_LANDMARKS = 100  # networks that span the common PCoA; the others are put into it by their distances to these
@@ -200,12 +201,13 @@ def associations(
             row: dict[str, object] = {"trajectory": trajectory, "layer": layer, "measure": measure, "predictor": predictor}
             row |= {"num_families": n, "statement": "undecided", "reason": ""}
             if n < MIN_FAMILIES:
-                row["reason"] = f"{n} families with a rate, fewer than {MIN_FAMILIES}; most: {found['reason'].mode()[0]}"
+                row["reason"] = f"{counted(n, 'family')} with a rate, fewer than {MIN_FAMILIES}; most: {found['reason'].mode()[0]}"
             else:
                 strata = (known["control"] + "/" + known["since_epoch"].astype(str)).to_numpy()
                 generator = np.random.default_rng([seed, n])
                 row["num_strata"], row["rho"] = len(set(strata)), float(spearman(x, y))
-                row["rho_low"], row["rho_high"] = bootstrap_spearman(x, y, resamples(n, num_bootstrap, generator), CONFIDENCE)
+                drawn = bootstrap_spearman(x, y, resamples(n, num_bootstrap, generator))
+                row["rho_low"], row["rho_high"] = percentiles(drawn, CONFIDENCE)
                 row["rho_within"], p = spearman_within(x, y, strata, num_permutations, generator)
                 row["p_within"], row["reason"] = (
                     p,

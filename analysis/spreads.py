@@ -13,10 +13,11 @@ import yaml
 
 from analysis import tables
 from analysis.logits import logits
-from analysis.measures.calibration import null_cka, participation_ratios
+from analysis.measures.calibration import NULL_LEVEL, null_cka, null_spreads, participation_ratios
 from analysis.measures.dispersion import Spread, spread, spread_intervals
-from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
+from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
 from analysis.storage import Store
+from analysis.wording import counted
 
 CONFIDENCE = 0.95
 FAMILY_COLUMNS = [
@@ -35,7 +36,7 @@ NUMBERS = [
     "spread_se",
     "spread_low",
     "spread_high",
-    "null_similarity",
+    "null_spread",
     "spread_calibrated",
     "participation_ratio",
     "mean_distance",
@@ -53,6 +54,7 @@ COLUMNS = [
     "width",
     "pairs",
     "estimator",
+    "calibration",
     "num_bootstrap",
     "seed",
     "reason",
@@ -114,6 +116,7 @@ def spreads(
     layers: Collection[str] | None = None,
     moments: Collection[str] | None = None,
     *,
+    num_shuffles: int = 0,
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -121,18 +124,20 @@ def spreads(
 
     Replicas that diverged at or before the moment, and those whose representation is constant or not finite, are
     dropped and counted. Functional measures have rows for the layer of the logits alone, none where it was not recorded.
-    Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife
-    over replicas), spread_low and spread_high (95 % percentile bootstrap over replicas, pairs of a replica with itself dropped),
-    null_similarity (mean CKA of the same representations with their samples shuffled; null for other measures than cka),
-    spread_calibrated (spread / (1 - null_similarity): 1 for networks that share nothing), participation_ratio (mean over replicas),
-    mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width (features), pairs (d^2 / 2 of each pair
-    of replicas, row by row of the upper triangle, NaN for those dropped), estimator, num_bootstrap, seed, reason (why
-    there is no spread, else empty).
+    Columns: those of the family, then moment, epoch, layer, measure, spread, spread_se (jackknife over replicas), spread_low and
+    spread_high (95 % percentile bootstrap over replicas, pairs of a replica with itself dropped), null_spread (that of the same
+    representations with the samples of each shuffled, so that they share nothing: for cka its mean over all permutations, which needs
+    none drawn; for other measures, where `num_shuffles` of each network are asked for, the 5 % quantile over pairs, that is 1 - the 95
+    % quantile of their similarity, else NaN), spread_calibrated (spread / null_spread = 1 - (s - tau) / (1 - tau), with s the mean
+    similarity and tau that of networks that share nothing: 1 for those), calibration (how null_spread was estimated),
+    participation_ratio (mean over replicas), mean_distance, num_replicas, num_dropped, num_samples (rows compared per replica), width
+    (features), pairs (d^2 / 2 of each pair of replicas, row by row of the upper triangle, NaN for those dropped), estimator,
+    num_bootstrap, seed, reason (why there is no spread, else empty).
     """
     trials = families(store, only)
     diverged_at = divergence_epochs(store, trials["trial"].tolist())
     rows = []
-    seen: dict[tuple[str, bytes, bytes], Spread] = {}  # families with the same history have the same representations
+    seen: dict[tuple[str, bytes, bytes], tuple[Spread, float, str]] = {}  # families of one history have the same representations
     ratios_of: dict[tuple[bytes, bytes], np.ndarray] = {}
     functional = any(MEASURES[name].kind == "functional" for name in measures)
     for family, dataset in zip(trials[FAMILY_COLUMNS].to_dict("records"), trials["dataset"], strict=True):
@@ -149,13 +154,13 @@ def spreads(
                 if answers is not None and not answers.applies(measure, layer):
                     continue
                 if key not in seen:
-                    seen[key] = spread(measure.distances_of(X, present, labels))
-                found = seen[key]
+                    null = _null_spread(measure, X, present, labels, ratios, num_shuffles, seed)
+                    seen[key] = spread(measure.distances_of(X, present, labels)), *null
+                found, null_spread, calibration = seen[key]
                 reason = ""
                 if found.num_replicas < 2:
                     reasons = (measure.reason(x, labels) for x in X[present])
-                    reason = next(filter(None, reasons), f"{found.num_replicas} of {len(X)} replicas")
-                null = null_cka(ratios, X.shape[1]) if name == "cka" else np.nan
+                    reason = next(filter(None, reasons), f"{found.num_replicas} of {counted(len(X), 'replica')}")
                 rows.append(
                     family
                     | {
@@ -165,8 +170,9 @@ def spreads(
                         "measure": name,
                         "spread": found.spread,
                         "spread_se": found.spread_se,
-                        "null_similarity": null,
-                        "spread_calibrated": found.spread / (1 - null) if null < 1 else np.nan,
+                        "null_spread": null_spread,
+                        "spread_calibrated": found.spread / null_spread if null_spread > 0 else np.nan,
+                        "calibration": calibration,
                         "participation_ratio": float(np.mean(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else np.nan,
                         "mean_distance": found.mean_distance,
                         "num_replicas": found.num_replicas,
@@ -185,6 +191,58 @@ def spreads(
     low, high = spread_intervals(table["pairs"].tolist(), num_bootstrap, CONFIDENCE, seed)
     table["spread_low"], table["spread_high"] = low, high
     return table.astype({"swap_epoch": "Int32", **dict.fromkeys(NUMBERS, "float64")})
+
+
+def _null_spread(
+    measure: Measure,
+    X: np.ndarray,
+    present: np.ndarray,
+    labels: np.ndarray | None,
+    ratios: np.ndarray,
+    num_shuffles: int,
+    seed: int,
+) -> tuple[float, str]:
+    """`null_spread` of `spreads`, and how it was estimated; NaN and nothing where it was not."""
+    if measure.name == "cka":
+        return 1 - null_cka(ratios, X.shape[1]), "mean over all permutations of samples, closed form"
+    if not num_shuffles:
+        return np.nan, ""
+    found = null_spreads(measure, X, present, labels if measure.needs_labels else None, num_shuffles, np.random.default_rng([seed, len(X)]))
+    if not len(found):
+        return np.nan, ""
+    how = (
+        f"{NULL_LEVEL:.0%} quantile of similarity over {counted(len(found), 'pair')} of networks, each in {counted(num_shuffles, 'order')}"
+    )
+    return float(np.quantile(found, 1 - NULL_LEVEL)), how
+
+
+def calibrated(spread_table: pd.DataFrame) -> pd.DataFrame:
+    """The table with spreads, their errors and intervals, and their pairs in units of the null spread: `comparable` at any shape."""
+    scale = spread_table["null_spread"].where(spread_table["null_spread"] > 0)
+    table = spread_table.assign(is_calibrated=True)
+    for column in ("spread", "spread_se", "spread_low", "spread_high"):
+        table[column] = table[column] / scale
+    table["pairs"] = [pairs / unit for pairs, unit in zip(table["pairs"], scale, strict=True)]
+    return table
+
+
+def is_calibrated(rows: pd.DataFrame) -> bool:
+    return "is_calibrated" in rows and bool(rows["is_calibrated"].all())
+
+
+def spread_title(measure: str, rows: pd.DataFrame) -> str:
+    """What the spreads of a measure in these rows are."""
+    return ("calibrated: " if is_calibrated(rows) else "") + MEASURES[measure].spread_title
+
+
+def comparable(rows: pd.DataFrame) -> pd.Series:
+    """Which spreads `[row]` may be compared with each other, per measure, moment and layer: those of the commonest number of samples and
+    width, since both raise or lower every spread; all that are calibrated for it."""
+    if is_calibrated(rows) or len(rows[["num_samples", "width"]].drop_duplicates()) < 2:
+        return pd.Series(True, rows.index)
+    shapes = rows["num_samples"].astype(str) + " x " + rows["width"].astype(str)
+    groups = [rows[column] for column in ("measure", "moment", "layer")]
+    return shapes == shapes.groupby(groups, sort=False).transform(lambda of: of.value_counts().sort_index().idxmax())
 
 
 def at_first_swap(spread_table: pd.DataFrame) -> pd.DataFrame:

@@ -71,25 +71,32 @@ def resamples(num_items: int, num_bootstrap: int, generator: np.random.Generator
     return generator.multinomial(num_items, np.full(num_items, 1 / num_items), size=num_bootstrap)
 
 
-def bootstrap_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of Spearman's correlation over resamples of the items (families), drawn with replacement.
+def bootstrap_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of x and y `[item]` in each resample of the items `[resample]`; NaN where either is constant in it.
 
-    `counts` `[resample, item]` comes from `resamples`. Ranks are those within each resample, exactly: the midrank of an
-    item is the number of draws below it plus half of (1 + the draws equal to it), which is linear in the counts.
-    Resamples in which a variable is constant are left out; NaN if all are.
+    `counts` `[resample, item]` comes from `resamples`. Ranks are those within each resample, exactly: the midrank of an item is the number
+    of draws below it plus half of (1 + the draws equal to it), from running sums of the counts, in memory linear in the items.
     """
-    centred = []
+    ranks = []
     for values in (np.asarray(x), np.asarray(y)):
-        below = (values[:, None] < values[None, :]) + 0.5 * (values[:, None] == values[None, :])
-        centred.append(counts @ below - counts.sum(axis=1, keepdims=True) / 2)
-    x_ranks, y_ranks = centred
-    covariance = (counts * x_ranks * y_ranks).sum(axis=1)
-    scale = np.sqrt((counts * x_ranks**2).sum(axis=1) * (counts * y_ranks**2).sum(axis=1))
-    defined = scale > 0
-    if not defined.any():
+        order = np.argsort(values, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
+        drawn = np.add.reduceat(counts[:, order], starts, axis=1)  # draws of each distinct value
+        midranks = drawn.cumsum(axis=1) - drawn / 2 - counts.sum(axis=1, keepdims=True) / 2
+        group = np.empty(len(values), dtype=np.intp)
+        group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(values)]))
+        ranks.append(midranks[:, group])
+    covariance = (counts * ranks[0] * ranks[1]).sum(axis=1)
+    scale = np.sqrt((counts * ranks[0] ** 2).sum(axis=1) * (counts * ranks[1] ** 2).sum(axis=1))
+    return np.divide(covariance, scale, out=np.full(len(counts), np.nan), where=scale > 0)
+
+
+def percentiles(drawn: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap values `[resample]`, of those that are finite; NaN if none is."""
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
         return np.nan, np.nan
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(covariance[defined] / scale[defined], [tail, 1 - tail])
+    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 

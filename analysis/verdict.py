@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.similarity import MEASURES
+from analysis.spreads import spread_title
+from analysis.wording import WITHIN, counted, told
 
 PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR = "cka", "end", "gap_accuracy"
 # The other reading of "generalizes badly"; told beside the verdict because the two can disagree.
@@ -54,7 +55,8 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     primary = association[
         (association["measure"] == PRIMARY_MEASURE) & (association["moment"] == PRIMARY_MOMENT) & (association["predictor"] == predictor)
     ]
-    lead = "Verdict" if predictor == PRIMARY_PREDICTOR else f"Exploratory, by {predictor}"
+    exploratory = [f"by {predictor}"] * (predictor != PRIMARY_PREDICTOR) + ["of calibrated spreads"] * bool(primary["is_calibrated"].any())
+    lead = f"Exploratory, {', '.join(exploratory)}" if exploratory else "Verdict"
     tested = primary[primary["rho"].notna()]
     if tested.empty:
         num_families = int(primary["num_families"].max()) if len(primary) else 0
@@ -68,23 +70,32 @@ def verdict(association: pd.DataFrame, predictor: str = PRIMARY_PREDICTOR) -> Ve
     top = tested.sort_values("rho", key=lambda rho: -rho.abs(), kind="stable").iloc[0]
     low, high = int(top["min_replicas"]), int(top["max_replicas"])
     replicas = str(low) if low == high else f"{low} to {high}"
+    scheme = [top["scheme"]]
     layers = ", ".join(f"{row['layer']} {_layer(row)}" for row in tested.to_dict("records"))
     alone = f"; {top['num_alone']} more have none to be exchanged for" if top["num_alone"] else ""
-    left_in = ", ".join(f"{layer} {rho:+.2f}" for layer, rho in zip(tested["layer"], tested["rho_blocks"], strict=True))
-    needed = f" About {tested['families_needed'].max()} families would decide every layer." if "undecided" in set(tested["verdict"]) else ""
+    left_in = blocks = ""
+    if top["scheme"] == WITHIN:
+        left_in = ", ".join(f"{layer} {rho:+.2f}" for layer, rho in zip(tested["layer"], tested["rho_blocks"], strict=True))
+        blocks = f", {counted(top['num_blocks'], 'block')}"
+        left_in = f" With what the last functions do on their own left in, exploratory: {left_in}."
+    undecided = tested[tested["verdict"] == "undecided"]
+    least = undecided["p_least"].max()
+    needed = f" About {counted(tested['families_needed'].max(), 'family')} would decide every layer." if len(undecided) else ""
+    if least >= top["alpha"]:
+        needed = f" With {counted(top['num_permutations'] + 1, 'exchange')} p cannot be below {least:.2g} in every layer.{needed}"
     detectable, power = tested["detectable_rho"].max(), ""
     if answer in ("no effect", "undecided"):
         found = f"An association of {detectable:.2f} would" if detectable <= 1 else "Not even a perfect association would"
         power = f" {found} have been found in every layer with 80 % power."
     text = (
-        f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Correlation of aligned ranks over {top['num_families']} families "
-        f"of {replicas} replicas ({top['num_controls']} controls, {top['num_blocks']} blocks{alone}), between spread "
-        f"({MEASURES[PRIMARY_MEASURE].spread_title}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest |rho| in layer {top['layer']}, "
-        f"rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}] (controls, lines and replicas "
-        f"resampled), p = {top['p_adjusted']:.2g} (permutations {top['scheme']}; max-T over {len(tested)} layers). Layers at "
-        f"{top['alpha']:g}, no effect meaning an interval within ±{top['bound']:g}: {layers}.{power}{needed} "
-        f"With what the last functions do on their own left in, "
-        f"exploratory: {left_in}."
+        f"{lead}: {answer}: {MEANINGS[answer].format(badly=predictor)}. Correlation of {told(scheme, 'ranked')} "
+        f"({counted(top['num_families'], 'family')} of {replicas} replicas, {counted(top['num_controls'], 'control')}"
+        f"{blocks}{alone}), between spread "
+        f"({spread_title(PRIMARY_MEASURE, primary)}, moment {PRIMARY_MOMENT}) and mean {predictor}: largest |rho| in layer {top['layer']}, "
+        f"rho = {top['rho']:.2f}, 95 % bootstrap interval [{top['rho_low']:.2f}, {top['rho_high']:.2f}] "
+        f"({told(scheme, 'resampled')} resampled), p = {top['p_adjusted']:.2g} ({top['num_permutations']} permutations {top['scheme']}; "
+        f"max-T over {counted(len(tested), 'layer')}). Layers at "
+        f"{top['alpha']:g}, no effect meaning an interval within ±{top['bound']:g}: {layers}.{power}{needed}{left_in}"
     )
     rho, rho_low, rho_high, p_adjusted = (float(top[column]) for column in ("rho", "rho_low", "rho_high", "p_adjusted"))
     return Verdict(answer, text, int(top["num_families"]), str(top["layer"]), rho, rho_low, rho_high, p_adjusted)

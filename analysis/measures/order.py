@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
-from analysis.statistics import holm, permutation_p, permutations, resamples, spearman, spearman_within
+from analysis.statistics import bootstrap_spearman, holm, percentiles, permutation_p, permutations, resamples, spearman, spearman_within
 
 # The figures of Pliushch et al. hide the mean statistic below this agreement and up to this epoch.
 MIN_TPA, LAST_HIDDEN_EPOCH = 0.2, 5
@@ -115,34 +115,15 @@ def _associate(
         within, p = spearman_within(x, y, classes, drawn, generator)
         extreme += 0 if np.isnan(p) else round(p * (1 + drawn)) - 1  # permutations at least as extreme
     for drawn in _portions(num_bootstrap, at_once):
-        bootstrapped.append(_bootstrap(x, y, resamples(len(x), drawn, generator)))
-    low, high = np.nanquantile(np.concatenate(bootstrapped), [0.025, 0.975]) if bootstrapped else (nan, nan)
+        bootstrapped.append(bootstrap_spearman(x, y, resamples(len(x), drawn, generator)))
+    low, high = percentiles(np.concatenate(bootstrapped)) if bootstrapped else (nan, nan)
     p = permutation_p(rho, np.concatenate(permuted)) if permuted else nan
     p_within = nan if np.isnan(within) else (1 + extreme) / (1 + num_permutations)
-    return Association(rho, float(low), float(high), p, nan, within, p_within, *counts)
+    return Association(rho, low, high, p, nan, within, p_within, *counts)
 
 
 def _portions(total: int, at_once: int) -> list[int]:
     return [min(at_once, total - start) for start in range(0, total, at_once)]
-
-
-def _bootstrap(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho in each resample `[resample]`, given as counts `[resample, item]`, with the ranks within it; NaN if one is constant.
-
-    What `statistics.bootstrap_spearman` takes quantiles of, in memory linear in the number of items instead of its square.
-    """
-    ranks = []
-    for values in (x, y):
-        order = np.argsort(values, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
-        drawn = np.add.reduceat(counts[:, order], starts, axis=1)  # draws of each distinct value
-        midranks = drawn.cumsum(axis=1) - drawn / 2 - counts.sum(axis=1, keepdims=True) / 2
-        group = np.empty(len(values), dtype=np.intp)
-        group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(values)]))
-        ranks.append(midranks[:, group])
-    covariance = (counts * ranks[0] * ranks[1]).sum(axis=1)
-    scale = np.sqrt((counts * ranks[0] ** 2).sum(axis=1) * (counts * ranks[1] ** 2).sum(axis=1))
-    return np.divide(covariance, scale, out=np.full(len(counts), np.nan), where=scale > 0)
 
 
 def median_epoch(learned: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.networks import compare_networks
 from analysis.storage import Store
+from analysis.wording import counted
 
 QUICK = {"num_permutations": 499, "num_bootstrap": 200}
 
@@ -136,7 +137,7 @@ def test_few_families_are_undecided_with_the_reason(sweep, num_families):
     store = sweep(num_families=num_families)
     found = analyse(store, num_permutations=99, num_dispersion_permutations=99)
     assert found.answer == "undecided"
-    assert f"{num_families} families, fewer than 5" in found.text
+    assert f"{counted(num_families, 'family')}, fewer than 5" in found.text
     assert set(happy_unhappy(store, gap_table(store), num_permutations=9)["verdict"]) == {"undecided"}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.exchange import BETWEEN, WITHIN, design
+from analysis.exchange import design, num_exchanges
+from analysis.wording import BETWEEN, WITHIN
 
 
 def families_of(plan) -> np.ndarray:
@@ -72,8 +73,22 @@ def test_draws_with_a_control_each_are_compared_between_controls(tree):
     assert plan.items(values) == pytest.approx(values.reshape(8, 2).mean(axis=1))
 
 
+def test_few_exchanges_are_all_made_once(tree):
+    """Two controls with three lines each: 3! x 3! orders, of which the one observed is left to the caller."""
+    plan = design(tree(num_controls=2, lines=("tanh", "gelu", "elu"), epochs=(2, 4)))
+    assert num_exchanges(plan.classes) == 36
+    every = plan.orders(35, np.random.default_rng(0))
+    assert len(every) == len(np.unique(every, axis=0)) == 35
+    assert not (every == np.arange(plan.num_items)).all(axis=1).any()
+    drawn = plan.orders(34, np.random.default_rng(0))
+    assert len(drawn) == 34
+    assert {tuple(order) for order in drawn} <= {tuple(order) for order in every} | {tuple(range(plan.num_items))}
+
+
 def test_too_few_exchanges_and_nothing_left_are_said(tree):
-    assert "exchanges, fewer than 100" in design(tree(num_controls=1, lines=("tanh", "gelu"))).reason
+    assert "2 exchanges, fewer than 100: p cannot be below 0.5" in design(tree(num_controls=1, lines=("tanh", "gelu"))).reason
+    few = design(tree(num_controls=4, lines=("tanh",), epochs=(2,)))
+    assert few.reason == "8 families of 4 controls: 24 exchanges, fewer than 100: p cannot be below 0.083"
     alone = design(tree(num_controls=1, lines=tuple("abcdef"), epochs=(2,)))
     assert "last functions" in alone.reason
 

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from false_positives import World, rates
 
-ANALYSIS = "the analysis: within blocks, last functions taken out"
+ANALYSIS = "the analysis"
 
 
 def test_shared_training_deceives_free_exchange_and_not_the_analysis():

@@ -9,7 +9,7 @@ import scipy.stats
 from analysis.measures import order
 from analysis.measures.agreement import agreed_set, agreement, learning_epochs
 from analysis.measures.order import agreed_mean, agreed_share, associations, median_epoch, order_correlations
-from analysis.statistics import bootstrap_spearman, permutation_p, permutations, resamples, spearman
+from analysis.statistics import permutation_p, permutations, spearman
 
 
 def learning(num_replicas: int = 3, num_epochs: int = 12, num_samples: int = 200, noise: float = 1.0, seed: int = 0):
@@ -72,21 +72,6 @@ def test_association_equals_scipy_with_infinities_last():
     assert found.low < found.rho < found.high
     assert found.p == found.p_holm == found.p_within == 1 / 1000
     assert (found.num_samples, found.num_dropped, found.num_never) == (200, 0, np.isinf(learned).sum())
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_bootstrap_equals_that_of_the_statistics(ties):
-    generator = np.random.default_rng(1)
-    x, y = generator.standard_normal((2, 40))
-    x, y = (np.round(x), np.round(x + 2 * y)) if ties else (x, x + 2 * y)
-    counts = resamples(40, 500, generator)
-    counts[0] = 0
-    counts[0, 3] = 40  # one item only: constant
-    found = order._bootstrap(x, y, counts)
-    assert np.isnan(found[0])
-    assert np.nanquantile(found, [0.025, 0.975]) == pytest.approx(bootstrap_spearman(x, y, counts), abs=1e-12)
-    items = np.repeat(np.arange(40), counts[1])
-    assert found[1] == pytest.approx(scipy.stats.spearmanr(x[items], y[items])[0])
 
 
 def test_drawing_in_portions_changes_nothing_but_the_draws(monkeypatch):

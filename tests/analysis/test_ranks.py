@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from analysis.bootstrap import Levels, Resampling, interval
-from analysis.exchange import Aligner, design
+from analysis.exchange import Aligner, below, design
 from analysis.ranks import aligned_ranks, associate, kendall_within, permuted_ranks, studentized
 from analysis.statistics import permutations
 
@@ -38,8 +40,11 @@ def test_associate_equals_one_permutation_at_a_time(tree):
     found = associate(x_ranks, y_ranks, permuted_ranks(y_ranks, align, orders), plan.lines, 0.05)
 
     def t(values: np.ndarray, layer: int) -> float:
-        parts = [sum(x_ranks[layer, i] * values[i] for i in np.flatnonzero(plan.lines == line)) for line in np.unique(plan.lines)]
-        return sum(parts) / np.sqrt(sum(part**2 for part in parts))
+        values = values / np.linalg.norm(values)
+        lines = [np.flatnonzero(plan.lines == line) for line in np.unique(plan.lines)]
+        parts = [sum(x_ranks[layer, i] * values[i] for i in line) for line in lines]
+        fitted = [sum(parts) * abs(sum(parts)) * sum(x_ranks[layer, i] ** 2 for i in line) for line in lines]
+        return sum(parts) / np.sqrt(sum((part - fit) ** 2 for part, fit in zip(parts, fitted, strict=True)))
 
     null = np.abs([[t(align(y_ranks[order]), layer) for layer in range(3)] for order in orders])
     for layer in range(3):
@@ -47,6 +52,37 @@ def test_associate_equals_one_permutation_at_a_time(tree):
         assert found.p[layer] == pytest.approx((1 + np.sum(null[:, layer] >= observed - 1e-12)) / 81)
         assert found.p_adjusted[layer] == pytest.approx((1 + np.sum(null.max(axis=1) >= observed - 1e-12)) / 81)
         assert found.rho[layer] == pytest.approx(x_ranks[layer] @ y_ranks)
+        best = max(observed, null[:, layer].max())
+        largest = np.append(null.max(axis=1), max(abs(t(y_ranks, other)) for other in range(3)))
+        assert found.p_least[layer] == pytest.approx(np.mean(largest >= best - 1e-12))
+
+
+@pytest.mark.parametrize("num_controls", [5, 6, 8])
+def test_a_perfect_order_of_few_controls_is_found(tree, num_controls):
+    """Every family its own control: x and y rank the controls alike, which only one order in n! does, and its reverse."""
+    plan = design(tree(num_controls=num_controls, lines=("tanh",), epochs=(2,)))
+    orders, align = plan.orders(999, np.random.default_rng(0)), plan.aligner()
+    x = aligned_ranks(np.arange(num_controls, dtype=float) ** 3, align)
+    found = associate(x[None], x, permuted_ranks(x, align, orders), plan.lines, 0.05)
+    few = num_controls < 7
+    expected = 2 / math.factorial(num_controls) if few else 1 / 1000
+    assert found.p[0] == pytest.approx(expected, rel=1e-9 if few else 1)
+    assert found.p_least[0] == found.p[0]
+    assert found.detectable[0] <= 1
+
+
+def test_where_few_controls_cannot_decide_it_is_said(tree):
+    """With five controls and four unrelated layers, one of them is ordered perfectly by more than one order in twenty."""
+    plan = design(tree(num_controls=5, lines=("tanh",), epochs=(2,)))
+    orders, align = plan.orders(999, np.random.default_rng(0)), plan.aligner()
+    layers = np.array([[0, 1, 2, 3, 4], [2, 0, 4, 1, 3], [1, 4, 0, 3, 2], [3, 4, 1, 0, 2]])
+    x = aligned_ranks(layers.astype(float), align)
+    found = associate(x, x[0], permuted_ranks(x[0], align, orders), plan.lines, 0.05)
+    assert found.p == pytest.approx([2 / 120, *found.p[1:].tolist()])
+    assert found.p_adjusted[0] == pytest.approx(8 / 120)
+    assert found.p_least == pytest.approx(np.full(4, 8 / 120))
+    assert np.isinf(found.detectable).all()
+    assert below(found.p_least[0], plan, 4) == "120 exchanges, 4 layers: p cannot be below 0.067"
 
 
 def test_a_layer_without_numbers_is_no_test(tree):
@@ -138,6 +174,6 @@ def test_the_interval_covers(tree):
         plan, x, y = draw(tree(num_controls=6))
         rho = aligned_ranks(plan.items(x), plan.aligner()) @ aligned_ranks(plan.items(y), plan.aligner())
         resampling = Resampling(plan, 1, 200, generator)
-        low, high = interval(rho, (resampling.ranks(Levels(x)) * resampling.ranks(Levels(y))).sum(axis=1), 0.95)
+        low, high = interval(rho, (resampling.ranks(Levels(x)) * resampling.ranks(Levels(y))).sum(axis=1), 0.95, plan.counts["num_lines"])
         covered.append(low <= truth <= high)
     assert np.mean(covered) >= 0.85

@@ -54,6 +54,32 @@ def test_the_page_is_one_file_without_network(analysed):
     assert found.text in page.replace("&#x27;", "'").replace("&gt;", ">").replace("&lt;", "<")
 
 
+def test_what_is_said_fits_the_scheme_in_force(sweep, write):
+    """Blocks and lines where families share a control and a swap epoch with others; controls where each has its own."""
+    shared = analyse(sweep(), **QUICK)
+    store = sweep(num_families=2, num_replicas=3, widths=(4,))
+    for control in range(1, 6):
+        write(store, num_families=2, num_replicas=3, widths=(4,), first=7 * control, seed=control)
+    own = analyse(store, **QUICK)
+    for part in ("aligned ranks over families (36 families", "blocks; 6 more", "controls, lines and replicas resampled", "left in"):
+        assert part in shared.text
+        assert part not in own.text
+    for part in (
+        "ranks over controls, each the mean of its families (12 families of 3 replicas, 6 controls)",
+        "(controls, their families and replicas resampled)",
+        "permutations between controls, whose families are averaged; max-T over 1 layer)",
+    ):
+        assert part in own.text
+    page = store.read("report.html").decode()
+    for part in ("averaged over the families of each control", "pairs of controls", "exchanges of controls, adjusted"):
+        assert part in page
+    for part in ("aligned ranks", "lines within controls", "one block"):
+        assert part not in page
+    table = pd.read_parquet(store.path("analysis/association.parquet"))
+    tested = table[table["rho"].notna()]
+    assert tested["estimator"].str.startswith("correlation of ranks over controls, each the mean of its families of spread").all()
+
+
 def test_the_page_has_a_section_per_question_or_says_why_not(analysed):
     store, _ = analysed
     page = store.read("report.html").decode()
@@ -75,7 +101,7 @@ def test_the_page_tells_of_failures_and_escapes_text(analysed):
     assert "<b>no & such data</b>" not in page
     assert "results/&lt;cells&gt;" in page
     assert "2 families failed" in page
-    assert "1 of 168 replicas diverged, in 1 families" in page
+    assert "1 of 168 replicas diverged, in 1 family" in page
     assert "python -m analysis" in page
     assert "commit" in page
 
