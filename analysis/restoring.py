@@ -28,6 +28,7 @@ from analysis.statistics import bootstrap_spearman, holm, resamples, spearman, s
 from analysis.storage import Store
 
 NUM_AXES = 3
+EVERY_EPOCH = "probes.evaluate_every=1"
 MAX_LANDMARKS = 100  # networks that span the common PCoA; the others are put into it by their distances to these
 COLUMNS = [
     "trial", "schedule", "control", "swapped", "swap_epoch", "since_epoch", "trajectory", "layer", "measure", "num_axes",
@@ -57,7 +58,7 @@ def restoring(
     rows = []
     for family in trials.to_dict("records"):
         paths = _accuracy_paths(curves[family["trial"]], family["since_epoch"]) if family["trial"] in curves else {}
-        rows.append(_named(family) | {"trajectory": "test_accuracy", "num_axes": 1} | run(paths, family, "probes.evaluate_every=1"))
+        rows.append(_named(family) | {"trajectory": "test_accuracy", "num_axes": 1} | run(paths, family, EVERY_EPOCH))
     rows += _layer_rows(store, trials, MEASURES[measure], run)
     table = pd.DataFrame(rows, columns=COLUMNS).assign(num_simulations=num_simulations, seed=seed)
     numbers = ["explained", "rate", "rate_low", "rate_high", "likelihood_ratio", "p_random_walk"]
@@ -113,10 +114,8 @@ def _layer_rows(store: Store, trials: pd.DataFrame, measure: Measure, run: Run) 
         if len(epochs) >= MIN_TIMES:
             seen.append(family)
         else:
-            advice = f"probes.epochs={list(range(1, int(family['num_epochs'])))}"
-            rows.append(
-                _named(family) | {"trajectory": "coordinates", "measure": measure.name} | run(dict.fromkeys(epochs), family, advice)
-            )
+            row = _named(family) | {"trajectory": "coordinates", "measure": measure.name}
+            rows.append(row | run(dict.fromkeys(epochs), family, _more_epochs(family)))
     diverged_at = divergence_epochs(store, [family["trial"] for family in seen])
     spaces = _common_spaces(store, seen, diverged_at, measure)
     for family in seen:
@@ -130,8 +129,17 @@ def _layer_rows(store: Store, trials: pd.DataFrame, measure: Measure, run: Run) 
                 continue
             present = np.concatenate([diverged_at[family["trial"]] > epoch for epoch in mine])
             placed = np.split(space.place(np.concatenate(list(mine.values())), present), len(mine))
-            rows.append(row | run(dict(zip(mine, placed, strict=True)), family, ""))
+            rows.append(row | run(dict(zip(mine, placed, strict=True)), family, _more_epochs(family)))
     return rows
+
+
+def _more_epochs(family: Mapping[Hashable, Any]) -> str:
+    """The options that record activations at more epochs: as far as it goes at those evaluated anyway, else at every epoch."""
+    end, every = int(family["num_epochs"]), int((json.loads(family["recipe"]).get("probes") or {}).get("evaluate_every", 1))
+    evaluated = list(range(every, end, every))
+    if 2 + sum(epoch > int(family["since_epoch"]) for epoch in evaluated) >= MIN_TIMES:  # right after the swap and the end come on top
+        return f"probes.epochs={evaluated}"
+    return f"{EVERY_EPOCH} with probes.epochs={list(range(1, end))}"
 
 
 def _epochs_recorded(family: Mapping[Hashable, Any]) -> list[int]:

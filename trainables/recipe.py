@@ -188,7 +188,7 @@ class Probes(Section):
         min_length=1, default=["init", "before_swap", "after_swap", "end"], description="When activations are recorded."
     )
     epochs: Annotated[list[Annotated[int, Field(ge=0)]], Unique] = Field(
-        [], description="Further epochs at whose end activations are recorded (moment `epoch`)."
+        [], description="Further epochs at whose end activations are recorded (moment `epoch`), of those that evaluate_every evaluates."
     )
     evaluate_every: int = Field(
         1,
