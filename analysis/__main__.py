@@ -22,11 +22,14 @@ from analysis.baselines import baselines
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
+from analysis.options import MAX_SEED, number
 from analysis.predictors import partials, predictors
 from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
+
+MIN_ALPHA, MIN_PERMUTATIONS = 1e-6, 99  # with fewer permutations no p is below 0.01
 
 
 def analyse(
@@ -54,6 +57,8 @@ def analyse(
     trials = tables.read(store, "trials")
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
+    if families(store, only).empty:
+        raise FileNotFoundError(f"{store.root}: of {len(trials)} families in trials/ none is done and has activations, nothing to analyse")
     measures = expand(measures)
     _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))
@@ -224,20 +229,6 @@ def _measures(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(str(unknown.args[0])) from None
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit code 0 with an answer, 2 where there is nothing to analyse."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -260,9 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--layers", type=_names, metavar="NAME,...", help="analyse these layers only (default: all recorded)")
     parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
-    parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
-    parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
+    for option, kind, default, told in (
+        ("--alpha", number(float, MIN_ALPHA, 1 - MIN_ALPHA), 0.05, "level of the verdicts"),
+        ("--permutations", number(int, MIN_PERMUTATIONS, 10**6), 9999, "permutations for p"),
+        ("--seed", number(int, 0, MAX_SEED), 0, "seed of permutations and bootstraps"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{told} (default: %(default)s)")
     chosen = parser.parse_args(words)
     console, began = Console(), time.monotonic()
     try:

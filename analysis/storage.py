@@ -17,12 +17,21 @@ TEMPORARY_FOLDER = ".tmp"
 
 
 class Store:
-    """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`)."""
+    """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`). Raises ValueError for another.
+
+    Where an object store is and who asks are in the URI (`s3://key:secret@bucket/path?region=..&scheme=http&endpoint_override=host:port`)
+    or where pyarrow looks for them, as AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
         if "://" in text:
-            self.filesystem, self.base = pafs.FileSystem.from_uri(text)
+            try:
+                self.filesystem, self.base = pafs.FileSystem.from_uri(text)
+            except pa.ArrowException as error:
+                raise ValueError(f"{text}: {error}; allowed: a path, file:///..., s3://bucket/..., gs://bucket/...") from error
+            if not self.base:
+                raise ValueError(f"{text}: names no bucket; allowed: {text.rstrip('/')}//bucket/...")
             self.root = text.rstrip("/")
         else:
             self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(text).absolute())
