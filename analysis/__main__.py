@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -28,6 +29,7 @@ from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
+from analysis.written import Fill, replace_files
 
 MIN_ALPHA, MIN_PERMUTATIONS = 1e-6, 99  # with fewer permutations no p is below 0.01
 
@@ -82,7 +84,6 @@ def analyse(
     asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
     answered = [ask(asked) for ask in QUESTIONS]
     drawn = _draw(spread_table, gap_table, association)
-    written = []
     found = {
         "spread": spread_table,
         "association": association,
@@ -91,12 +92,6 @@ def analyse(
         "predictors": predicted,
         "partial": partial_table,
     }
-    for title, table in reduce(or_, (one.tables for one in answered), found).items():
-        written.append(f"analysis/{title}.parquet")
-        store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
-    for title, (png, _) in reduce(or_, (one.figures for one in answered), drawn).items():
-        written.append(f"figures/{title}.png")
-        store.write(written[-1], png)
     page = report.render(
         name or _shown(store),
         (answer, other),
@@ -111,12 +106,21 @@ def analyse(
         drawn,
         answered,
     )
-    written.append("report.html")
-    store.write("report.html", page.encode())
-    answer = replace(answer, files=tuple(written))
+    every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in answered), found)
+    every_figure = reduce(or_, (one.figures for one in answered), drawn)
+    files: dict[str, Fill] = {
+        f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
+    }
+    files |= {f"figures/{title}.png": partial(_fill, png) for title, (png, _) in every_figure.items()}
+    written = replace_files(store, files | {"report.html": partial(_fill, page.encode())})
+    answer = replace(answer, files=written)
     if console is not None:
         _print(console, measures, association, happy, (answer, other), _shown(store), [line for one in answered for line in one.lines])
     return answer
+
+
+def _fill(data: bytes, sink: Any) -> None:
+    sink.write(data)
 
 
 def _check_recorded(store: Store, layers: Collection[str] | None, moments: Collection[str] | None, only: Collection[str] | None) -> None:
