@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict, associations, spreads, verdict
 from analysis.baselines import baselines
+from analysis.console import print_table
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
@@ -168,21 +168,25 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     rows = happy[happy["measure"] == PRIMARY_MEASURE]
     if rows.empty:
         return
-    table = Table(title=f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}", box=None, pad_edge=False)
-    table.add_column("layer", no_wrap=True)
-    for column in ("happy", "unhappy", "difference [95 %]", "p aligned", "p location", "families"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows.to_dict("records"):
-        table.add_row(
-            row["layer"],
-            report.number(row["dispersion_happy"]),
-            report.number(row["dispersion_unhappy"]),
-            _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
-            report.number(row["p_adjusted"], 2),
-            report.number(row["p_location_adjusted"], 2),
-            f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
-        )
-    console.print(table)
+    title = f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}; {rows.iloc[0]['rule']}"
+    columns = ["layer", "happy", "unhappy", "difference [95 %]", "p aligned", "p location", "families"]
+    print_table(
+        console,
+        title,
+        columns,
+        [
+            [
+                row["layer"],
+                report.number(row["dispersion_happy"]),
+                report.number(row["dispersion_unhappy"]),
+                _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
+                report.number(row["p_adjusted"], 2),
+                report.number(row["p_location_adjusted"], 2),
+                f"{report.number(row['num_families_happy'])} + {report.number(row['num_families_unhappy'])}",
+            ]
+            for row in rows.to_dict("records")
+        ],
+    )
 
 
 def _print(
@@ -199,18 +203,13 @@ def _print(
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
     n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
     title = f"Spread at the {PRIMARY_MOMENT}: correlation of aligned ranks over {' to '.join(n)} families; p by max-T over layers"
-    table = Table(title=title, box=None, pad_edge=False)
-    for column in ("measure", "layer"):
-        table.add_column(column, no_wrap=True)
-    for predictor in shown:
-        table.add_column(f"{predictor} [95 %]", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
+    columns, cells = ["measure", "layer", *(text for predictor in shown for text in (f"{predictor} [95 %]", "p"))], []
     for (measure, layer), group in rows.groupby(["measure", "layer"], sort=False):
-        cells = [str(measure), str(layer)]
+        texts = [str(measure), str(layer)]
         for _, row in group.set_index("predictor").loc[list(shown)].iterrows():
-            cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
-        table.add_row(*cells)
-    console.print(table)
+            texts += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
+        cells.append(texts)
+    print_table(console, title, columns, cells, num_names=2)
     if absent := sorted({*measures} - {*association["measure"]}):
         console.print(f"Without a layer that they are of (the logits, recorded last): {', '.join(absent)}", highlight=False)
     _print_happy(console, happy)

@@ -17,18 +17,18 @@ _OVER_FAMILIES = f"Means over families [{CONFIDENCE:.0%} t interval over familie
 def adaptation(table: pd.DataFrame) -> Shown:
     """Spread and distance to the control around the first swap and at the end, by layer and swap epoch."""
     looks = table[table["layer"].notna() & table["swap_epoch"].notna() & table["moment"].isin(["before_swap", "after_swap", "end"])]
-    looks = looks[(looks["moment"] == "end") | (looks["epoch"] == looks["swap_epoch"])]
+    looks = looks[(looks["moment"] == "end") | (looks["epoch"] == looks["swap_epoch"])].sort_values("swap_epoch", kind="stable")
     rows = [
         {
-            "layer": layer,
             "swap epoch": swap_epoch,
+            "layer": layer,
             "moment": moment,
             "spread": mean_interval(group["spread"]),
             "distance to the control, same seed": mean_interval(group["control_same_seed"]),
             "over that of other seeds": mean_interval(group["control_ratio"]),
             "families": group["trial"].nunique(),
         }
-        for (layer, swap_epoch, moment), group in looks.groupby(["layer", "swap_epoch", "moment"], sort=False)
+        for (swap_epoch, layer, moment), group in looks.groupby(["swap_epoch", "layer", "moment"], sort=False)
     ]
     estimator = next(iter(looks["estimator"]), "").partition(";")[0]
     return pd.DataFrame(rows), (
@@ -39,7 +39,7 @@ def adaptation(table: pd.DataFrame) -> Shown:
 
 def recovery(table: pd.DataFrame) -> Shown:
     """What the swap costs, whether it is made good, and how the family ends beside its control, by what is swapped when."""
-    known = table[table["epochs_to_recover"].notna()]
+    known = table[table["epochs_to_recover"].notna()].sort_values(["swapped", "swap_epoch"], kind="stable")
     rows = []
     for (swapped, swap_epoch), group in known.groupby(["swapped", "swap_epoch"], sort=False):
         costly = group[group["drop"] > 0]

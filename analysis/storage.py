@@ -24,7 +24,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
+        text = self.address = os.fspath(root)  # opens the same store elsewhere
         if "://" in text:
             try:
                 self.filesystem, self.base = pafs.FileSystem.from_uri(text)
@@ -32,10 +32,12 @@ class Store:
                 raise ValueError(f"{text}: {error}; allowed: a path, file:///..., s3://bucket/..., gs://bucket/...") from error
             if not self.base:
                 raise ValueError(f"{text}: names no bucket; allowed: {text.rstrip('/')}//bucket/...")
-            self.root = text.rstrip("/")
+            self.root = (
+                f"{text.partition('://')[0]}://{self.base.rstrip('/')}"  # without the key and the options: it is printed and published
+            )
         else:
             self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(text).absolute())
-            self.root = self.base
+            self.address = self.root = self.base
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str) -> str:
