@@ -231,7 +231,9 @@ def associations(
             row: dict[str, object] = {"trajectory": trajectory, "layer": layer, "measure": measure, "predictor": predictor}
             row |= {"num_families": n, "statement": "undecided", "reason": ""}
             if n < MIN_FAMILIES:
-                row["reason"] = f"{n} families with a rate, fewer than {MIN_FAMILIES}; most: {found['reason'].mode()[0]}"
+                most = found.loc[found["reason"] != "", "reason"].mode()
+                why = f"; most: {most[0]}" if len(most) else ""
+                row["reason"] = f"{n} families with a rate, fewer than {MIN_FAMILIES}{why}"
             else:
                 strata = (known["control"] + "/" + known["since_epoch"].astype(str)).to_numpy()
                 generator = np.random.default_rng([seed, n])
