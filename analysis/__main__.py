@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
@@ -29,16 +29,21 @@ from analysis.akp import (
     verdict,
 )
 from analysis.baselines import baselines
+from analysis.console import print_table
 from analysis.happiness import contradictions
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.networks import compare_networks
+from analysis.options import MAX_SEED, number
 from analysis.predictors import partials, predictors
 from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
 from analysis.wording import told
+from analysis.written import Fill, replace_files
+
+MIN_ALPHA, MIN_PERMUTATIONS = 1e-6, 99  # with fewer permutations no p is below 0.01
 
 
 def analyse(
@@ -69,6 +74,8 @@ def analyse(
     trials = tables.read(store, "trials")
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
+    if families(store, only).empty:
+        raise FileNotFoundError(f"{store.root}: of {len(trials)} families in trials/ none is done and has activations, nothing to analyse")
     measures = expand(measures)
     _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))
@@ -93,7 +100,6 @@ def analyse(
     asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
     answered = [ask(asked) for ask in QUESTIONS]
     drawn = _draw(compared, gap_table, association)
-    written = []
     found = {
         "spread": spread_table,
         "association": association,
@@ -102,12 +108,6 @@ def analyse(
         "predictors": predicted,
         "partial": partial_table,
     }
-    for title, table in reduce(or_, (one.tables for one in answered), found).items():
-        written.append(f"analysis/{title}.parquet")
-        store.write_with(written[-1], partial(table.to_parquet, index=False, compression="zstd"))
-    for title, (png, _) in reduce(or_, (one.figures for one in answered), drawn).items():
-        written.append(f"figures/{title}.png")
-        store.write(written[-1], png)
     page = report.render(
         name or _shown(store),
         (answer, other),
@@ -122,12 +122,21 @@ def analyse(
         drawn,
         answered,
     )
-    written.append("report.html")
-    store.write("report.html", page.encode())
-    answer = replace(answer, files=tuple(written))
+    every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in answered), found)
+    every_figure = reduce(or_, (one.figures for one in answered), drawn)
+    files: dict[str, Fill] = {
+        f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
+    }
+    files |= {f"figures/{title}.png": partial(_fill, png) for title, (png, _) in every_figure.items()}
+    written = replace_files(store, files | {"report.html": partial(_fill, page.encode())})
+    answer = replace(answer, files=written)
     if console is not None:
         _print(console, measures, association, happy, (answer, other), _shown(store), [line for one in answered for line in one.lines])
     return answer
+
+
+def _fill(data: bytes, sink: Any) -> None:
+    sink.write(data)
 
 
 def _check_recorded(store: Store, layers: Collection[str] | None, moments: Collection[str] | None, only: Collection[str] | None) -> None:
@@ -180,20 +189,22 @@ def _print_happy(console: Console, happy: pd.DataFrame) -> None:
     first = rows.iloc[0]
     n = f"{report.number(first['num_families_unhappy'])} unhappy less that of {report.number(first['num_families_happy'])} happy families"
     title = f"PERMDISP, {PRIMARY_MEASURE}, moment {PRIMARY_MOMENT}: dispersion of {n}; {first['rule']}"
-    table = Table(title=title, box=None, pad_edge=False)
-    table.add_column("layer", no_wrap=True)
-    for column in ("as they are [95 %]", "aligned [95 %]", "rho", "p", "p place"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows.to_dict("records"):
-        table.add_row(
-            row["layer"],
-            _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
-            _estimate(row["aligned_difference"], row["aligned_difference_low"], row["aligned_difference_high"], 3),
-            report.number(row["rho"], 2),
-            report.number(row["p_adjusted"], 2),
-            report.number(row["p_location_adjusted"], 2),
-        )
-    console.print(table)
+    print_table(
+        console,
+        title,
+        ["layer", "as they are [95 %]", "aligned [95 %]", "rho", "p", "p place"],
+        [
+            [
+                row["layer"],
+                _estimate(row["difference"], row["difference_low"], row["difference_high"], 3),
+                _estimate(row["aligned_difference"], row["aligned_difference_low"], row["aligned_difference_high"], 3),
+                report.number(row["rho"], 2),
+                report.number(row["p_adjusted"], 2),
+                report.number(row["p_location_adjusted"], 2),
+            ]
+            for row in rows.to_dict("records")
+        ],
+    )
     for line in contradictions(rows):
         console.print(line, markup=False, highlight=False)
 
@@ -212,18 +223,13 @@ def _print(
     rows = association[(association["moment"] == PRIMARY_MOMENT) & association["predictor"].isin(shown)]
     n = rows["num_families"].agg(["min", "max"]).astype(str).drop_duplicates() if len(rows) else ["0"]
     title = f"Spread at the {PRIMARY_MOMENT}: correlation of {told(rows['scheme'], 'ranked')}; n = {' to '.join(n)} families; p by max-T"
-    table = Table(title=title, box=None, pad_edge=False)
-    for column in ("measure", "layer"):
-        table.add_column(column, no_wrap=True)
-    for predictor in shown:
-        table.add_column(f"{predictor} [95 %]", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
+    columns, cells = ["measure", "layer", *(text for predictor in shown for text in (f"{predictor} [95 %]", "p"))], []
     for (measure, layer), group in rows.groupby(["measure", "layer"], sort=False):
-        cells = [str(measure), str(layer)]
+        texts = [str(measure), str(layer)]
         for _, row in group.set_index("predictor").loc[list(shown)].iterrows():
-            cells += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
-        table.add_row(*cells)
-    console.print(table)
+            texts += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), report.number(row["p_adjusted"], 2)]
+        cells.append(texts)
+    print_table(console, title, columns, cells, num_names=2)
     if absent := sorted({*measures} - {*association["measure"]}):
         console.print(f"Without a layer that they are of (the logits, recorded last): {', '.join(absent)}", highlight=False)
     _print_happy(console, happy)
@@ -244,20 +250,6 @@ def _measures(text: str) -> list[str]:
         return expand(_names(text))
     except KeyError as unknown:
         raise argparse.ArgumentTypeError(str(unknown.args[0])) from None
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,16 +274,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--layers", type=_names, metavar="NAME,...", help="analyse these layers only (default: all recorded)")
     parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
-    parser.add_argument("--alpha", type=_fraction, default=0.05, help="level of the verdicts (default: %(default)s)")
-    parser.add_argument("--permutations", type=_count, default=9999, metavar="B", help="permutations for p (default: %(default)s)")
-    parser.add_argument(
-        "--calibrate",
-        type=_count,
-        default=0,
-        metavar="K",
-        help="compare spreads calibrated by K shuffles of each network's samples, at any width; exploratory (default: raw spreads)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of permutations and bootstraps (default: %(default)s)")
+    for option, kind, default, what in (
+        ("--alpha", number(float, MIN_ALPHA, 1 - MIN_ALPHA), 0.05, "level of the verdicts"),
+        ("--permutations", number(int, MIN_PERMUTATIONS, 10**6), 9999, "permutations for p"),
+        (
+            "--calibrate",
+            number(int, 0, 10**6),
+            0,
+            "compare spreads calibrated by so many shuffles of each network's samples, at any width; exploratory; 0 compares raw spreads",
+        ),
+        ("--seed", number(int, 0, MAX_SEED), 0, "seed of permutations and bootstraps"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{what} (default: %(default)s)")
     chosen = parser.parse_args(words)
     console, began = Console(), time.monotonic()
     try:

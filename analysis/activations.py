@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from analysis import tables
+from analysis.reading import parquet
 from analysis.storage import Store
 
 FILES_AT_ONCE = 16  # opening a file on object storage is a wait of tens of milliseconds
@@ -37,8 +37,8 @@ def recorded(store: Store, trials: Sequence[str]) -> pd.DataFrame:
 
     def of(trial: str) -> list[dict[str, object]]:
         found: dict[tuple[str, int, str], tuple[int, int]] = {}
-        with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
-            for _, key, (num_rows, width) in tables.row_groups(pq.ParquetFile(source)):
+        with parquet(store, f"activations/{trial}.parquet") as file:
+            for _, key, (num_rows, width) in tables.row_groups(file):
                 found[key] = (found.get(key, (0, 0))[0] + num_rows, width)
         return [dict(zip(COLUMNS, (trial, *key, *size), strict=True)) for key, size in found.items()]
 
@@ -70,14 +70,13 @@ def read(store: Store, trial: str, layer: str, moment: str, epoch: int, replicas
     arrays: list[np.ndarray] = []
     rows = pd.DataFrame()
     columns = ["replica", "sample", "position", "label", "activation"]
-    with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
-        parquet = pq.ParquetFile(source)
-        at = parquet.schema_arrow.names.index("replica")
-        for index, key, _ in tables.row_groups(parquet, moment, layer):
-            held = parquet.metadata.row_group(index).column(at).statistics
+    with parquet(store, f"activations/{trial}.parquet") as file:
+        at = file.schema_arrow.names.index("replica")
+        for index, key, _ in tables.row_groups(file, moment, layer):
+            held = file.metadata.row_group(index).column(at).statistics
             if key[1] != epoch or (replicas is not None and (held.max < replicas.start or held.min >= replicas.stop)):
                 continue
-            group = parquet.read_row_group(index, columns=columns)
+            group = file.read_row_group(index, columns=columns)
             X = tables.representations(group)
             if not arrays:
                 rows = group.select(["sample", "position", "label"]).slice(0, X.shape[1]).to_pandas()

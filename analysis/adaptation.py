@@ -41,8 +41,15 @@ RETURN_COLUMNS = [
 ]  # fmt: skip
 
 
-def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only: Collection[str] | None = None) -> pd.DataFrame:
-    """A row per family and time: with a layer where activations were recorded, and without (layer null) at every evaluation.
+def adaptation(
+    store: Store,
+    measures: Sequence[str] = (PRIMARY_MEASURE,),
+    only: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """A row per family and time: with a layer where activations were recorded (of the layers and moments named, by default all), and
+    without (layer null) at every evaluation.
 
     Rows with a layer have spread and distances to the control: `control_same_seed`, `control_other_seeds`, their ratio (0: the same
     networks; 1: no nearer than networks of other seeds), each with its standard error by jackknife over seeds, and the single distances
@@ -57,7 +64,7 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
         evaluations[trial][epoch, moment] = _means({"gap_accuracy": gap, "test_accuracy": test})
     rows = []
     for control, group in trials.groupby("control", sort=True):
-        known = _control_looks(store, str(control), group)
+        known = _control_looks(store, str(control), group, layers)
         for family in group[FAMILY].to_dict("records"):
             mine = evaluations[family["trial"]]
             present = diverged_at[family["trial"]]
@@ -68,7 +75,7 @@ def adaptation(store: Store, measures: Sequence[str] = (PRIMARY_MEASURE,), only:
                 | {"num_replicas": int((present > epoch).sum())}
                 for epoch, moment in mine
             ]
-            for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
+            for (moment, epoch, layer), X in tables.read_activations(store, family["trial"], moments, layers).items():
                 when = family | {"moment": moment, "epoch": epoch, "layer": layer} | _evaluated(mine, moment, epoch)
                 there = present > epoch
                 for name in measures:
@@ -116,7 +123,7 @@ def _evaluated(evaluations: Mapping[tuple[int, str], dict[str, float]], moment: 
     return evaluations.get((epoch, "after_swap" if moment == "after_swap" else "epoch"), {})
 
 
-def _control_looks(store: Store, control: str, group: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
+def _control_looks(store: Store, control: str, group: pd.DataFrame, layers: Collection[str] | None) -> dict[tuple[int, str], np.ndarray]:
     """What the control family computes `[replica, sample, feature]` by epoch and layer, wherever that was recorded."""
     sources: list[tuple[str, str | None]] = []
     stressed = group.dropna(subset="swap_epoch").drop_duplicates("swap_epoch")
@@ -126,7 +133,7 @@ def _control_looks(store: Store, control: str, group: pd.DataFrame) -> dict[tupl
         sources.append((control, None))  # its own looks last: they stand where both are there
     known: dict[tuple[int, str], np.ndarray] = {}
     for trial, at in sources:
-        for (moment, epoch, layer), X in tables.read_activations(store, trial, None if at is None else "before_swap").items():
+        for (moment, epoch, layer), X in tables.read_activations(store, trial, None if at is None else "before_swap", layers).items():
             if at is None or f"{moment}/{epoch}" == at:
                 known[epoch, layer] = X
     return known
@@ -202,7 +209,7 @@ def _return(looks: list[dict[Hashable, Any]]) -> dict[str, Any]:
         row[column] = np.nan if look is None else look["control_same_seed"]
     at_swap, at_end = found["after_swap"], found["end"]
     if at_swap is None or at_end is None:
-        return row | {"reason": f"probes.moments leaves out {'after_swap' if at_swap is None else 'end'}"}
+        return row | {"reason": f"the moment {'after_swap' if at_swap is None else 'end'} was not recorded (probes.moments) or is left out"}
     if at_swap["reason"] or at_end["reason"]:
         return row | {"reason": at_swap["reason"] or at_end["reason"]}
     change = np.array(at_end["control_by_replica"], np.float64) - np.array(at_swap["control_by_replica"], np.float64)

@@ -178,7 +178,7 @@ def all_pairs(
     rows = activations.chosen(activations.recorded(store, trials["trial"].tolist()), layer, moment, epoch, store.root)
     rows = rows.merge(trials[["trial", "schedule", "num_replicas"]], on="trial")
     rows["num_samples"] = rows["num_rows"] // rows["num_replicas"]
-    job = Job(store.root, (scratch or store).root, uuid.uuid4().hex, measure, layer, moment)
+    job = Job(store.address, (scratch or store).address, uuid.uuid4().hex, measure, layer, moment)
     parts = _parts(store, rows)
     factor_bytes, prepare_s, pair_s = _measured(job, parts)
     factor_bytes = int(factor_bytes * rows["width"].max() / rows["width"].min())

@@ -43,6 +43,7 @@ def asymptotics(
     measures: Sequence[str] = (PRIMARY_MEASURE,),
     only: Collection[str] | None = None,
     *,
+    layers: Collection[str] | None = None,
     num_bootstrap: int = 2000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -63,7 +64,7 @@ def asymptotics(
             fits.append({"axis": axis.key, "statement": "undecided", "reason": axis.reason, "num_dropped": axis.num_dropped})
             continue
         for name in measures:
-            for layer, found in _half_squares(store, axis, name).items():
+            for layer, found in _half_squares(store, axis, name, layers).items():
                 rows = _fit_layer(axis, layer, *found, num_bootstrap, seed)
                 for row, per_size in rows:
                     named = {"axis": axis.key, "group": row["group"], "measure": name, "moment": PRIMARY_MOMENT, "layer": layer}
@@ -133,8 +134,9 @@ def _width_sizes(recipes: list[dict[str, Any]]) -> list[float]:
     return np.exp(log.mean(axis=1)).tolist() if np.ptp(relative, axis=0).max() < 1e-9 else [np.nan] * len(lists)
 
 
-def _half_squares(store: Store, axis: Axis, measure: str) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """Per layer: d^2 / 2 `[family, replica, replica]` in the order of `axis.trials`, features `[family]`, and probe samples.
+def _half_squares(store: Store, axis: Axis, measure: str, layers: Collection[str] | None) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Per layer, all of them or those named: d^2 / 2 `[family, replica, replica]` in the order of `axis.trials`, features `[family]`, and
+    probe samples.
 
     NaN where a replica diverged or has no representation, and on the diagonal. Layers that not every family has are left out, as are
     those with unequal numbers of samples.
@@ -144,7 +146,7 @@ def _half_squares(store: Store, axis: Axis, measure: str) -> dict[str, tuple[np.
     matrices: dict[str, list[np.ndarray]] = {}
     shapes: dict[str, list[tuple[int, int]]] = {}
     for trial in axis.trials["trial"]:
-        for (_, epoch, layer), X in tables.read_activations(store, trial, PRIMARY_MOMENT).items():
+        for (_, epoch, layer), X in tables.read_activations(store, trial, PRIMARY_MOMENT, layers).items():
             squares = np.full((num_replicas, num_replicas), np.nan)
             squares[: len(X), : len(X)] = MEASURES[measure].distances_of(X, diverged_at[trial] > epoch) ** 2 / 2
             np.fill_diagonal(squares, np.nan)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis import tables, trends
+from analysis import change_tables, tables, trends
 from analysis.adaptation import adaptation, returns
-from analysis.akp import PRIMARY_PREDICTOR, families
+from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, families
 from analysis.asymptotics import asymptotics, sentences
 from analysis.question import Asked, Found
 from analysis.recovery import recovery
@@ -23,7 +23,9 @@ def after_swap(asked: Asked) -> Found:
         return Found(title, reason="No family of this analysis has a swap.")
     if not set(stressed) & set(tables.names(store, "epochs")):
         return Found(title, reason="The table epochs has no file of a stressed family.")
-    table, recovered, rates = adaptation(store, only=only), recovery(store, only, seed=seed), restoring(store, only, seed=seed)
+    table = adaptation(store, only=only, layers=asked.layers, moments=asked.moments)
+    recovered = recovery(store, only, seed=seed)
+    rates = restoring(store, only, layers=asked.layers, moments=asked.moments, seed=seed)
     association = associations(rates, asked.gaps, alpha=asked.alpha, num_permutations=asked.num_permutations, seed=seed)
     found = {
         "adaptation": table,
@@ -32,6 +34,7 @@ def after_swap(asked: Asked) -> Found:
         "restoring": rates,
         "restoring_association": association,
     }
+    shown = [getattr(change_tables, name)(rows) for name, rows in found.items()]
     png = trends.after_swap(table)
     caption = (
         "Gap, and spread per layer, of controls and of the families of each swap epoch (pulses left out): before the swap, right after it "
@@ -39,13 +42,15 @@ def after_swap(asked: Asked) -> Found:
     )
     figures = {"after_swap": (png, caption)} if png is not None else {}
     lines = [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)]
-    return Found(title, lines, found, figures)
+    return Found(title, lines, found, figures, shown)
 
 
 def over_sizes(asked: Asked) -> Found:
     """Whether spread vanishes with size. Needs a sweep that varied data.train_size or model.widths."""
     title = "With size"
-    fits, spreads = asymptotics(asked.store, only=asked.only, seed=asked.seed)
+    if asked.moments is not None and PRIMARY_MOMENT not in asked.moments:
+        return Found(title, reason=f"Sizes are compared at the {PRIMARY_MOMENT} of training, which is not among the moments analysed.")
+    fits, spreads = asymptotics(asked.store, only=asked.only, layers=asked.layers, seed=asked.seed)
     if fits.empty:
         return Found(title, reason="No size was varied (data.train_size or model.widths in space.recipe).")
     figures = {}
@@ -54,7 +59,8 @@ def over_sizes(asked: Asked) -> Found:
         if png is not None:
             caption = f"Mean spread of controls and of stressed families at the end of training over {axis}, with the fitted limit."
             figures[f"spread_over_{axis.partition('.')[2]}"] = png, caption
-    return Found(title, sentences(fits), {"asymptotics": fits, "asymptotics_spread": spreads}, figures)
+    found = {"asymptotics": fits, "asymptotics_spread": spreads}
+    return Found(title, sentences(fits), found, figures, [getattr(change_tables, name)(rows) for name, rows in found.items()])
 
 
 def _recovery_line(recovered: pd.DataFrame) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 
 def number(value: object, digits: int = 3) -> str:
@@ -43,3 +44,13 @@ def table(rows: pd.DataFrame, caption: str = "") -> str:
 
 def with_p(value: float, p: float) -> str:
     return f"{value:+.2f} (p = {number(p, 2)})" if np.isfinite(value) else "–"
+
+
+def mean_interval(values: Collection[float], confidence: float = 0.95) -> str:
+    """The mean of what is finite, with its t interval; a dash where nothing is, and the mean alone of one value."""
+    known = np.array([value for value in values if np.isfinite(value)], dtype=np.float64)
+    if len(known) < 2:
+        return number(float(known[0])) if len(known) else "–"
+    mean = known.mean()
+    half = student.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return f"{mean:.3g} {interval(mean - half, mean + half)}"

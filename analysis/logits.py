@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from analysis import tables
 from analysis.measures.measure import Measure
+from analysis.reading import parquet
 from analysis.storage import Store
 
 
@@ -27,11 +27,10 @@ class Logits:
 def logits(store: Store, trial: str, dataset: str) -> Logits:
     """Of one family. The logits are the layer recorded last, if it gives each sample one number per class of the data set."""
     classes = tables.read(store, "samples", ["label"], only=[dataset] if dataset in tables.names(store, "samples") else [])["label"]
-    with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
-        parquet = pq.ParquetFile(source)
-        if not parquet.num_row_groups:
+    with parquet(store, f"activations/{trial}.parquet") as file:
+        if not file.num_row_groups or not file.metadata.row_group(file.num_row_groups - 1).num_rows:
             return Logits(None, np.zeros(0, np.int64))
-        last = parquet.read_row_group(parquet.num_row_groups - 1, columns=["layer", "shape", "replica", "position", "label"])
+        last = file.read_row_group(file.num_row_groups - 1, columns=["layer", "shape", "replica", "position", "label"])
     one = (last["replica"].to_numpy() == last["replica"][0].as_py()) & (last["position"].to_numpy() == 0)
     is_logits = len(classes) > 0 and last["shape"][0].as_py() == [int(classes.max()) + 1]
     return Logits(str(last["layer"][0].as_py()) if is_logits else None, last["label"].to_numpy()[one].astype(np.int64))

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from analysis.activations import chosen, recorded
 from analysis.akp import families
-from analysis.all_pairs import MAX_BYTES, Map, all_pairs
+from analysis.all_pairs import MAX_BYTES, MIN_BYTES, Map, all_pairs
 from analysis.logits import logits
 from analysis.measures.similarity import MEASURES
+from analysis.options import number
 from analysis.storage import Store
 
 
@@ -30,9 +31,13 @@ def parsed(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--moment", default="end", metavar="NAME", help="init, before_swap, after_swap, epoch or end (default: %(default)s)"
     )
-    parser.add_argument("--epoch", type=int, help="epoch of the moment, where it has several (default: the first swap's)")
+    parser.add_argument("--epoch", type=number(int, 0, 10**9), help="epoch of the moment, where it has several (default: the first swap's)")
     parser.add_argument(
-        "--max-gb", type=float, default=MAX_BYTES / 1e9, metavar="GB", help="arrays held at once by a task (default: %(default).3g)"
+        "--max-gb",
+        type=number(float, MIN_BYTES / 1e9, 1e6),
+        default=MAX_BYTES / 1e9,
+        metavar="GB",
+        help="arrays held at once by a task (default: %(default).3g)",
     )
     return parser.parse_args(arguments)
 

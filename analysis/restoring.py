@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from analysis.storage import Store
 from analysis.wording import counted
 
 NUM_AXES = 3
+EVERY_EPOCH = "probes.evaluate_every=1"
 MAX_LANDMARKS = 100  # networks that span the common PCoA; the others are put into it by their distances to these
 COLUMNS = [
     "trial", "schedule", "control", "swapped", "swap_epoch", "since_epoch", "trajectory", "layer", "measure", "num_axes",
@@ -42,13 +43,21 @@ ASSOCIATION_COLUMNS = [
 
 
 def restoring(
-    store: Store, only: Collection[str] | None = None, measure: str = PRIMARY_MEASURE, *, num_simulations: int = 199, seed: int = 0
+    store: Store,
+    only: Collection[str] | None = None,
+    measure: str = PRIMARY_MEASURE,
+    *,
+    layers: Collection[str] | None = None,
+    moments: Collection[str] | None = None,
+    num_simulations: int = 199,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """A row per stressed family and trajectory: the rate per epoch with its interval, theta and sigma per axis, and the likelihood
     ratio against the random walk with drift.
 
     The statement is `restoring` where the random walk is refused at 0.05, else `random walk not excluded`. Families seen at fewer than 5
-    times since their last swap have a reason instead of a number, which says what to record.
+    times since their last swap have a reason instead of a number, which says what to record. `layers` and `moments` restrict the
+    activations that are looked at, not the test accuracy.
     """
     trials = families(store, only)
     trials = trials[trials["swap_epoch"].notna()]
@@ -58,13 +67,23 @@ def restoring(
     rows = []
     for family in trials.to_dict("records"):
         paths = _accuracy_paths(curves[family["trial"]], family["since_epoch"]) if family["trial"] in curves else {}
-        rows.append(_named(family) | {"trajectory": "test_accuracy", "num_axes": 1} | run(paths, family, "probes.evaluate_every=1"))
-    rows += _layer_rows(store, trials, MEASURES[measure], run)
+        rows.append(_named(family) | {"trajectory": "test_accuracy", "num_axes": 1} | run(paths, family, f"{EVERY_EPOCH} records more"))
+    rows += _layer_rows(store, trials, MEASURES[measure], run, _Restricted(layers, moments))
     table = pd.DataFrame(rows, columns=COLUMNS).assign(num_simulations=num_simulations, seed=seed)
     numbers = ["explained", "rate", "rate_low", "rate_high", "likelihood_ratio", "p_random_walk"]
     counts = ["swap_epoch", "num_axes", "num_times", "num_replicas", "num_steps"]
     texts = ["layer", "measure", "statement"]
     return table.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(counts, "Int32") | dict.fromkeys(texts, "string"))
+
+
+class _Restricted(NamedTuple):
+    """Which activations are looked at; None for all."""
+
+    layers: Collection[str] | None
+    moments: Collection[str] | None
+
+    def advice(self, family: Mapping[Hashable, Any]) -> str:
+        return f"{_more_epochs(family)} records more" if self.moments is None else "--moments leaves others out"
 
 
 Run = Callable[[dict[int, Any], Mapping[Hashable, Any], str], dict[str, object]]
@@ -81,14 +100,14 @@ def _accuracy_paths(curve: pd.DataFrame, since: int) -> dict[int, np.ndarray]:
 
 
 def _fitted(paths: dict[int, Any], family: Mapping[Hashable, Any], advice: str, num_simulations: int, seed: int) -> dict[str, object]:
-    """The numbers of a row from values `[replica, axis]` by epoch, or the reason why there are none; `advice` records more."""
+    """The numbers of a row from values `[replica, axis]` by epoch, or the reason why there are none; `advice` says how to have more."""
     epochs = sorted(paths)
     estimator = "Ornstein-Uhlenbeck, exact likelihood given the first points, replicas share lambda, theta and sigma; rate per epoch"
     interval = "95 % profile likelihood, lower end 0 unless the random walk with drift is refused"
     row: dict[str, object] = {"num_times": len(epochs), "reason": "", "estimator": f"{estimator}; {interval}; p by simulated walks"}
     if len(epochs) < MIN_TIMES:
         left = int(family["num_epochs"]) - int(family["since_epoch"])
-        more = f"; {advice} records more" if left + 1 >= MIN_TIMES else f": the swap leaves {left} epochs, and {MIN_TIMES - 1} are needed"
+        more = f"; {advice}" if left + 1 >= MIN_TIMES else f": the swap leaves {left} epochs, and {MIN_TIMES - 1} are needed"
         return row | {"reason": f"{len(epochs)} times since the swap, fewer than {MIN_TIMES}{more}"}
     try:
         # The same simulated walks for families of the same times: they differ in their data only.
@@ -105,23 +124,21 @@ def _fitted(paths: dict[int, Any], family: Mapping[Hashable, Any], advice: str, 
     }  # fmt: skip
 
 
-def _layer_rows(store: Store, trials: pd.DataFrame, measure: Measure, run: Run) -> list[dict[str, object]]:
+def _layer_rows(store: Store, trials: pd.DataFrame, measure: Measure, run: Run, restricted: _Restricted) -> list[dict[str, object]]:
     """Per family and layer, the fit to its networks' coordinates in the PCoA common to all families of the layer."""
     rows: list[dict[str, object]] = []
     seen = []
     for family in trials.to_dict("records"):
-        epochs = _epochs_recorded(family)
+        epochs = _epochs_recorded(family, restricted.moments)
         if len(epochs) >= MIN_TIMES:
             seen.append(family)
         else:
-            advice = f"probes.epochs={list(range(1, int(family['num_epochs'])))}"
-            rows.append(
-                _named(family) | {"trajectory": "coordinates", "measure": measure.name} | run(dict.fromkeys(epochs), family, advice)
-            )
+            row = _named(family) | {"trajectory": "coordinates", "measure": measure.name}
+            rows.append(row | run(dict.fromkeys(epochs), family, restricted.advice(family)))
     diverged_at = divergence_epochs(store, [family["trial"] for family in seen])
-    spaces = _common_spaces(store, seen, diverged_at, measure)
+    spaces = _common_spaces(store, seen, diverged_at, measure, restricted)
     for family in seen:
-        looks = _looks(store, family)
+        looks = _looks(store, family, restricted)
         for layer, space in spaces.items():
             mine = {epoch: layers[layer] for epoch, layers in looks.items() if layer in layers}
             row = _named(family) | {"trajectory": "coordinates", "layer": layer, "measure": measure.name}
@@ -131,36 +148,50 @@ def _layer_rows(store: Store, trials: pd.DataFrame, measure: Measure, run: Run) 
                 continue
             present = np.concatenate([diverged_at[family["trial"]] > epoch for epoch in mine])
             placed = np.split(space.place(np.concatenate(list(mine.values())), present), len(mine))
-            rows.append(row | run(dict(zip(mine, placed, strict=True)), family, ""))
+            rows.append(row | run(dict(zip(mine, placed, strict=True)), family, restricted.advice(family)))
     return rows
 
 
-def _epochs_recorded(family: Mapping[Hashable, Any]) -> list[int]:
-    """Epochs since the last swap, right after it included, at which activations were recorded."""
+def _more_epochs(family: Mapping[Hashable, Any]) -> str:
+    """The options that record activations at more epochs: as far as it goes at those evaluated anyway, else at every epoch."""
+    end, every = int(family["num_epochs"]), int((json.loads(family["recipe"]).get("probes") or {}).get("evaluate_every", 1))
+    evaluated = list(range(every, end, every))
+    if 2 + sum(epoch > int(family["since_epoch"]) for epoch in evaluated) >= MIN_TIMES:  # right after the swap and the end come on top
+        return f"probes.epochs={evaluated}"
+    return f"{EVERY_EPOCH} with probes.epochs={list(range(1, end))}"
+
+
+def _epochs_recorded(family: Mapping[Hashable, Any], moments: Collection[str] | None) -> list[int]:
+    """Epochs since the last swap, right after it included, at which activations were recorded, at some moments."""
     probes, since, end = json.loads(family["recipe"]).get("probes") or {}, int(family["since_epoch"]), int(family["num_epochs"])
-    at = {"after_swap": since, "end": end}
-    return sorted({at[m] for m in probes.get("moments", at) if m in at} | {e for e in probes.get("epochs", []) if e > since})
+    at = {"after_swap": [since], "end": [end], "epoch": [epoch for epoch in probes.get("epochs", []) if epoch > since]}
+    recorded = [*probes.get("moments", ("after_swap", "end")), "epoch"]
+    return sorted({epoch for m in recorded if moments is None or m in moments for epoch in at.get(m, [])})
 
 
-def _looks(store: Store, family: Mapping[Hashable, Any]) -> dict[int, dict[str, np.ndarray]]:
+def _looks(store: Store, family: Mapping[Hashable, Any], restricted: _Restricted) -> dict[int, dict[str, np.ndarray]]:
     """Activations `[replica, sample, feature]` since the last swap, by epoch and layer."""
     since, found = int(family["since_epoch"]), dict[int, dict[str, np.ndarray]]()
-    for (moment, epoch, layer), X in tables.read_activations(store, family["trial"]).items():
+    for (moment, epoch, layer), X in tables.read_activations(store, family["trial"], restricted.moments, restricted.layers).items():
         if (moment == "after_swap" and epoch == since) or (moment in ("epoch", "end") and epoch > since):
             found.setdefault(epoch, {})[layer] = X
     return dict(sorted(found.items()))
 
 
 def _common_spaces(
-    store: Store, seen: Sequence[Mapping[Hashable, Any]], diverged_at: dict[str, np.ndarray], measure: Measure
+    store: Store,
+    seen: Sequence[Mapping[Hashable, Any]],
+    diverged_at: dict[str, np.ndarray],
+    measure: Measure,
+    restricted: _Restricted,
 ) -> dict[str, Ordination]:
     """Per layer the PCoA of landmarks: one replica, each in turn, of every so many looks over all families."""
-    num_looks = sum(len(_epochs_recorded(family)) for family in seen)
+    num_looks = sum(len(_epochs_recorded(family, restricted.moments)) for family in seen)
     every = max(1, -(-num_looks // MAX_LANDMARKS))
     landmarks: dict[str, list[np.ndarray]] = {}
     index = 0
     for family in seen:
-        for epoch, layers in _looks(store, family).items():
+        for epoch, layers in _looks(store, family, restricted).items():
             present = np.flatnonzero(diverged_at[family["trial"]] > epoch)
             if index % every == 0 and len(present):
                 for layer, X in layers.items():
@@ -201,7 +232,9 @@ def associations(
             row: dict[str, object] = {"trajectory": trajectory, "layer": layer, "measure": measure, "predictor": predictor}
             row |= {"num_families": n, "statement": "undecided", "reason": ""}
             if n < MIN_FAMILIES:
-                row["reason"] = f"{counted(n, 'family')} with a rate, fewer than {MIN_FAMILIES}; most: {found['reason'].mode()[0]}"
+                most = found.loc[found["reason"] != "", "reason"].mode()
+                why = f"; most: {most[0]}" if len(most) else ""
+                row["reason"] = f"{counted(n, 'family')} with a rate, fewer than {MIN_FAMILIES}{why}"
             else:
                 strata = (known["control"] + "/" + known["since_epoch"].astype(str)).to_numpy()
                 generator = np.random.default_rng([seed, n])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from analysis import activations, tables
 from analysis.activations import known
 from analysis.akp import divergence_epochs
+from analysis.reading import parquet
 from analysis.storage import Store
 
 
@@ -64,11 +64,10 @@ class Results:
             for column in wanted or ():
                 known(f"column of {name}", column, tables.TABLES[name].schema.names, self.store.root)
             return tables.read(self.store, name, wanted)
-        with self.store.filesystem.open_input_file(self.store.path(f"analysis/{name}.parquet")) as source:
-            parquet = pq.ParquetFile(source)
+        with parquet(self.store, f"analysis/{name}.parquet") as file:
             for column in wanted or ():
-                known(f"column of {name}", column, parquet.schema_arrow.names, self.store.root)
-            return parquet.read(wanted).to_pandas()
+                known(f"column of {name}", column, file.schema_arrow.names, self.store.root)
+            return file.read(wanted).to_pandas()
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name.startswith("_"):

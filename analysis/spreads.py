@@ -16,6 +16,7 @@ from analysis.logits import logits
 from analysis.measures.calibration import NULL_LEVEL, null_cka, null_spreads, participation_ratios
 from analysis.measures.dispersion import Spread, spread, spread_intervals
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
+from analysis.reading import Unreadable, reading
 from analysis.storage import Store
 from analysis.wording import counted
 
@@ -72,17 +73,35 @@ def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
         trials = trials[trials["trial"].isin(list(only))]
     elif len(trials):
         keys = varied_keys(store)
-        setups = trials["recipe"].map(lambda recipe: setup(json.loads(recipe), keys)) + ("" if keys else trials["base"])
+        recipes = trials.set_index("trial")["recipe"].items()
+        setups = pd.Series([setup(_recipe(store, str(trial), text), keys) for trial, text in recipes], trials.index)
+        setups += "" if keys else trials["base"]
         trials = trials[setups == setups.value_counts().sort_index().idxmax()]
     return trials.sort_values("trial", ignore_index=True)
 
 
 def varied_keys(store: Store) -> list[str]:
-    """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate."""
+    """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate. Raises Unreadable."""
     if not store.exists("sweep.yaml"):
         return []
-    sweep = yaml.safe_load(store.read("sweep.yaml"))
-    return list(((sweep or {}).get("space") or {}).get("recipe") or {})
+    try:
+        found: Any = yaml.safe_load(store.read("sweep.yaml")) or {}
+        for key in ("space", "recipe"):
+            if not isinstance(found, dict):
+                raise Unreadable(f"what should hold {key} is {found!r}")
+            found = found.get(key) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, Unreadable) as error:
+        raise Unreadable(f"{store.root}/sweep.yaml: no sweep file: {' '.join(str(error).split())}; the sweep writes it anew") from error
+    return list(found)
+
+
+def _recipe(store: Store, trial: str, text: Any) -> dict[str, Any]:
+    """The recipe as stored with a family."""
+    with reading(f"{store.root}/trials/{trial}.parquet"):
+        found = json.loads(text) if isinstance(text, str) and text.startswith("{") and text.endswith("}") else None
+        if not isinstance(found, dict):
+            raise Unreadable("its column recipe holds no JSON object")
+        return found
 
 
 def base_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +124,9 @@ def setup(recipe: dict[str, Any], keys: Sequence[str]) -> str:
 def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarray]:
     """Per family, the epoch `[replica]` at which each replica diverged; infinity if it never did."""
     replicas = tables.read(store, "replicas", ["trial", "replica", "diverged_at"], only=trials)
+    for trial in sorted({*trials} - {*replicas["trial"]}):
+        with reading(f"{store.root}/replicas/{trial}.parquet"):
+            raise Unreadable("it has no row of its family")
     replicas = replicas.sort_values(["trial", "replica"])
     return {str(trial): rows["diverged_at"].astype(np.float64).fillna(np.inf).to_numpy() for trial, rows in replicas.groupby("trial")}
 

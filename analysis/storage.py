@@ -17,16 +17,27 @@ TEMPORARY_FOLDER = ".tmp"
 
 
 class Store:
-    """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`)."""
+    """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`). Raises ValueError for another.
+
+    Where an object store is and who asks are in the URI (`s3://key:secret@bucket/path?region=..&scheme=http&endpoint_override=host:port`)
+    or where pyarrow looks for them, as AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
+        text = self.address = os.fspath(root)  # opens the same store elsewhere
         if "://" in text:
-            self.filesystem, self.base = pafs.FileSystem.from_uri(text)
-            self.root = text.rstrip("/")
+            try:
+                self.filesystem, self.base = pafs.FileSystem.from_uri(text)
+            except pa.ArrowException as error:
+                raise ValueError(f"{text}: {error}; allowed: a path, file:///..., s3://bucket/..., gs://bucket/...") from error
+            if not self.base:
+                raise ValueError(f"{text}: names no bucket; allowed: {text.rstrip('/')}//bucket/...")
+            self.root = (
+                f"{text.partition('://')[0]}://{self.base.rstrip('/')}"  # without the key and the options: it is printed and published
+            )
         else:
             self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(text).absolute())
-            self.root = self.base
+            self.address = self.root = self.base
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str) -> str:

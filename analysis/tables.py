@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from analysis.probe_tables import BASELINES, STITCHING
+from analysis.reading import Unreadable, parquet, reading
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 from analysis.storage import Store
@@ -260,7 +261,7 @@ def read(
 ) -> pd.DataFrame:
     """A table as a DataFrame: all owners or those in `only`, the named columns, rows that pass a `pyarrow` filter.
 
-    An absent table reads as no rows. Raises ValueError where a file was written under another schema.
+    An absent table reads as no rows. Raises Unreadable where a file is torn or was written under another schema.
     """
     chosen = names(store, table) if only is None else list(only)
     paths = [store.path(f"{table}/{name}.parquet") for name in chosen]
@@ -269,17 +270,29 @@ def read(
     version = [] if "schema_version" in wanted else ["schema_version"]
     parts = [schema.empty_table().select([*wanted, *version])]
     for first in range(0, len(paths), _FILES_AT_ONCE):
-        dataset = pads.dataset(paths[first : first + _FILES_AT_ONCE], filesystem=store.filesystem, format="parquet", schema=schema)
+        here = paths[first : first + _FILES_AT_ONCE]
+        try:
+            dataset = pads.dataset(here, filesystem=store.filesystem, format="parquet", schema=schema)
+        except FileNotFoundError as absent:
+            with reading(str(absent)):
+                raise
         for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
-            if not fragment.physical_schema.equals(schema):
-                raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
-        parts.append(dataset.to_table(columns=[*wanted, *version], filter=filter))
+            with reading(fragment.path):
+                check_schema(fragment.physical_schema, TABLES[table])
+        with reading(f"{store.root}/{table}"):
+            parts.append(dataset.to_table(columns=[*wanted, *version], filter=filter))
     found = pa.concat_tables(parts)
     versions = set(found["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         found_versions = ", ".join(sorted(map(str, versions)))
         raise ValueError(f"{store.root}/{table}: schema version {found_versions}, this program reads {SCHEMA_VERSION}")
     return found.select(wanted).to_pandas()
+
+
+def check_schema(found: pa.Schema, table: Table) -> None:
+    """Raises Unreadable for a file of another schema than that of the table."""
+    if not found.equals(table.schema):
+        raise Unreadable(f"written under another schema than version {SCHEMA_VERSION} of {table.name} read here")
 
 
 def read_activations(
@@ -291,24 +304,29 @@ def read_activations(
     `positions`; all replicas have the same rows in the same order.
     """
     found: dict[tuple[str, int, str], list[np.ndarray]] = {}
-    with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
-        parquet = pq.ParquetFile(source)
-        for index, key, _ in row_groups(parquet, moment, layer):
-            group = parquet.read_row_group(index, columns=["replica", "activation"])
+    with parquet(store, f"activations/{trial}.parquet") as file:
+        for index, key, _ in row_groups(file, moment, layer):
+            group = file.read_row_group(index, columns=["replica", "activation"])
             found.setdefault(key, []).append(representations(group))
     return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
 def row_groups(
-    parquet: pq.ParquetFile, moment: str | Collection[str] | None = None, layer: str | Collection[str] | None = None
+    file: pq.ParquetFile, moment: str | Collection[str] | None = None, layer: str | Collection[str] | None = None
 ) -> Iterator[tuple[int, tuple[str, int, str], tuple[int, int]]]:
-    """Of a file of `activations`, from its footer alone: the index, `(moment, epoch, layer)` and `(rows, width)` of each row group."""
+    """Of a file of `activations`, from its footer alone: the index, `(moment, epoch, layer)` and `(rows, width)` of each row group.
+
+    Raises Unreadable where the file was not written by `write`.
+    """
     moments, layers = ({wanted} if isinstance(wanted, str) else wanted for wanted in (moment, layer))
-    columns = [parquet.metadata.schema.column(i).path.split(".")[0] for i in range(parquet.metadata.num_columns)]
+    check_schema(file.schema_arrow, TABLES["activations"])
+    columns = [file.metadata.schema.column(i).path.split(".")[0] for i in range(file.metadata.num_columns)]
     at = {name: columns.index(name) for name in ("moment", "epoch", "layer", "activation")}
-    for index in range(parquet.num_row_groups):
-        group = parquet.metadata.row_group(index)
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
         # A row group holds one moment of one layer, so that its statistics name them.
+        if not group.num_rows or any(group.column(at[name]).statistics is None for name in ("moment", "epoch", "layer")):
+            raise Unreadable("its row groups are empty or lack statistics, so that it was written by another program")
         key = tuple(group.column(at[name]).statistics.min for name in ("moment", "epoch", "layer"))
         if (moments is None or key[0] in moments) and (layers is None or key[2] in layers):
             yield index, key, (group.num_rows, group.column(at["activation"]).num_values // group.num_rows)

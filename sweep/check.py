@@ -31,6 +31,8 @@ from trainables.probes.stitching import check_stitching
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
 
+MOST_KEYS = 3  # no rule of the base recipe is about more of its keys at once (nesterov, optimizer, momentum)
+
 
 def check(config: Sweep, source: str) -> data_sets.Dataset:
     """Load the data and check names, epochs, sizes and layers against each other. Raises ConfigError with every problem found."""
@@ -60,23 +62,22 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             )
     axes_problems = check_axes(config)
     problems += axes_problems
-    recipes = [config.recipe] if axes_problems else [config.recipe, *(recipe_of(config, changes) for changes in corners(config.space))]
-    models = list({recipe.model.model_dump_json(): recipe.model for recipe in recipes}.values())
+    valid = config if not axes_problems else config.model_copy(update={"space": space.model_copy(update={"recipe": {}})})
+    varied = [config.model, *(recipe_of(valid, changes).model for changes in corners(valid.space, "model"))]
+    models = list({model.model_dump_json(): model for model in varied}.values())
     for model in models:
         attempt("model.name", check_model, model)
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
         attempt("probes.num_samples", probe_set, data, config.probes)
-        largest: dict[str, BaseRecipe] = {}  # by its data, the recipe of the largest batch
-        for recipe in sorted(recipes, key=lambda recipe: recipe.training.batch_size):
-            largest[recipe.data.model_dump_json()] = recipe
-        for recipe in largest.values():
-            batch_size, varied = recipe.training.batch_size, attempt("data", data_sets.load, recipe.data)
-            if varied is not None and batch_size > len(varied.train.labels):
-                problems.append(f"training.batch_size: {batch_size} is more than the {len(varied.train.labels)} training images")
+        batch_size = max(_values_of(valid, "training.batch_size"))
+        for changes in corners(valid.space, "data"):
+            trained = attempt("data", data_sets.load, recipe_of(valid, changes).data)
+            if trained is not None and batch_size > len(trained.train.labels):
+                problems.append(f"training.batch_size: {batch_size} is more than the {len(trained.train.labels)} training images")
     if data is not None and not any(p.startswith("model") for p in problems):
         where = "cuda" if config.resources.gpus_per_family else "cpu"
-        for precision in dict.fromkeys(recipe.training.precision for recipe in recipes):
+        for precision in _values_of(valid, "training.precision"):
             attempt("training.precision", check_precision, precision, where)
         for model in models:
             built = attempt("model", _try_model, model, data)
@@ -88,9 +89,7 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             if built is not None:
                 problems += check_objectives(config, config.probes.layers or default_layers(built))
     problems += check_search(config)
-    outside = sorted(e for e in config.probes.epochs if e > num_epochs)
-    if outside:
-        problems.append(f"probes.epochs: {outside} lie outside the training; allowed: 0 to {num_epochs}")
+    problems += check_epochs(config)
     if config.search.kind == "random" and not any(True for _ in grid(space)):
         problems.append("search.kind: random draws swaps, and the space has none; kind grid runs controls and space.schedules")
     if not problems and is_empty(config):
@@ -98,6 +97,18 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     if problems or data is None:
         raise ConfigError(source, problems)
     return data
+
+
+def check_epochs(config: Sweep) -> list[str]:
+    """Epochs to be recorded at whose end no family stands still to be looked at."""
+    every, num_epochs = config.probes.evaluate_every, config.training.epochs
+    allowed = [*range(0, num_epochs, every), num_epochs]
+    refused = sorted({*config.probes.epochs} - {*allowed})
+    if not refused:
+        return []
+    nearest = ", ".join(str(min(allowed, key=lambda epoch: abs(epoch - e))) for e in refused)
+    grid = f"0 to {num_epochs}" if every == 1 else f"0 and every {every} epochs (probes.evaluate_every), and {num_epochs}"
+    return [f"probes.epochs: {refused} are no epochs at which every family is evaluated; did you mean {nearest}? allowed: {grid}"]
 
 
 def check_search(config: Sweep) -> list[str]:
@@ -141,13 +152,23 @@ def check_axes(config: Sweep) -> list[str]:
         elif isinstance(axis, Range) and number_type(key) is None:
             problems.append(f"{where}: holds no number, so a range is refused; give a list of choices")
         else:
-            values = [axis.low, axis.high] if isinstance(axis, Range) else axis
-            refused = {str(value): _refusal(config, {key: value}, key) for value in values}
+            refused = {str(value): _refusal(config, {key: value}, key) for value in _values_of(config, key)}
             problems += [f"{where}: {value} is refused: {why}" for value, why in refused.items() if why]
     if not problems:
-        together = (_refusal(config, {k: json.loads(v) for k, v in changes}) for changes in corners(config.space))
+        # No section looks into another one. Within one, as many axes at once as its longest rule has keys.
+        found = dict.fromkeys(changes for name in BaseRecipe.model_fields for changes in corners(config.space, name, MOST_KEYS))
+        together = (_refusal(config, {k: json.loads(v) for k, v in changes}) for changes in found)
         problems += [f"space.recipe: {why}" for why in dict.fromkeys(together) if why][:3]
     return problems
+
+
+def _values_of(config: Sweep, key: str) -> list[Any]:
+    """What a key of the base recipe is in the families: its axis' choices, or the ends of its range; else the one value."""
+    axis = config.space.recipe.get(key)
+    if axis is None:
+        section, _, field = key.partition(".")
+        return [getattr(getattr(config, section), field)]
+    return [axis.low, axis.high] if isinstance(axis, Range) else axis
 
 
 def _refusal(config: Sweep, values: dict[str, Any], key: str | None = None) -> str | None:

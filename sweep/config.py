@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from sweep.search import Axis, Search
 from trainables.recipe import (
@@ -133,10 +133,10 @@ class Analysis(Section):
     """What is computed at the end."""
 
     enabled: bool = Field(True, description="Whether the run ends with the analysis and the report.")
-    measures: Annotated[list[MeasureName], Unique] = Field(
+    measures: Annotated[list[MeasureName], Unique, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
         ["cka", "procrustes", "cka_debiased"],
         min_length=1,
-        description="Distances between networks, see docs/measures.md; `all` is every one.",
+        description="Distances between networks, one or a list, see docs/measures.md; `all` is every one.",
     )
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
     num_permutations: int = Field(

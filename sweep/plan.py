@@ -219,7 +219,7 @@ def _usable(config: Sweep, data: Dataset, store: Store) -> dict[str, int]:
     """
     wanted, where, states = config.resources.executor, device(config), States(store)
     models: dict[Executor, list[dict[str, Any]]] = defaultdict(list)  # by the executor that each takes
-    for model in [config.model, *(recipe_of(config, changes).model for changes in corners(config.space))]:
+    for model in [config.model, *(recipe_of(config, changes).model for changes in corners(config.space, "model"))]:
         models[choose_executor(wanted, where, model, data.image_shape, data.num_classes)].append(model.model_dump(mode="json"))
     found: dict[str, int] = {}
     for executor, some in models.items():

@@ -63,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(verb: Callable[[], int]) -> int:
     """Run a verb; a user's mistake becomes its message and exit code 2, Ctrl-C exit code 130."""
+    from analysis.reading import Unreadable
     from trainables.schedule import NameMismatch
 
     try:
         return verb()
-    except (ConfigError, NameMismatch) as error:
+    except (ConfigError, NameMismatch, Unreadable) as error:
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
         return 2
     except KeyboardInterrupt:

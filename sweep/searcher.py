@@ -26,7 +26,7 @@ def work_of(plan: Plan, store: Store) -> Work:
         config.recipe,
         plan.members.dataset_hash,
         config.probes,
-        store.root,
+        store.address,
         device(config),
         num_threads(config),
         config.resources.executor,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 from sweep.config import Space, Sweep
@@ -31,18 +31,22 @@ class Point(NamedTuple):
 
 def recipe_of(config: Sweep, changes: Changes) -> BaseRecipe:
     """The base recipe of a point. Raises ValueError (pydantic's) for values that the recipe refuses."""
-    sections = {name: section.model_dump() for name, section in config.recipe}
+    changed: dict[str, dict[str, Any]] = {}
     for key, value in changes:
         section, _, field = key.partition(".")
-        sections[section][field] = json.loads(value)
-    return BaseRecipe.model_validate(sections)
+        changed.setdefault(section, {})[field] = json.loads(value)
+    given = {name: getattr(config, name) for name in changed}
+    # Only what changes is validated anew: of tens of thousands of recipes the rest would be most of the time.
+    return config.recipe.model_copy(
+        update={name: type(given[name]).model_validate(given[name].model_dump() | values) for name, values in changed.items()}
+    )
 
 
 def points(config: Sweep, proposed: Iterable[Point] = ()) -> list[Point]:
     """Every family to run, controls first, without repeats. Empty where the space is. With kind optuna the stressed ones are `proposed`."""
     space, search = config.space, config.search
     everything = search.kind == "grid" or (search.kind == "random" and num_stressed(space) <= (search.num_families or 0))
-    changes = list(_combinations(space, lambda axis: range(int(axis.low), int(axis.high) + 1))) if everything else [()]
+    changes = list(_every_change(space)) if everything else [()]
     if search.kind == "optuna":
         stressed = list(proposed)
     else:
@@ -123,22 +127,33 @@ def grid(space: Space) -> Iterator[Schedule]:
             yield schedule
 
 
-def corners(space: Space) -> Iterator[Changes]:
-    """Every combination of the choices and of the ends of ranges of the recipe's axes."""
-    return _combinations(space, lambda axis: (axis.low, axis.high))
+def corners(space: Space, section: str, at_once: int | None = None) -> Iterator[Changes]:
+    """Combinations of the choices, and of the ends of ranges, of the axes over a section of the base recipe: all of them, or fewer that
+    hold every combination of so many axes. One without changes where the section is not varied."""
+    choices = {
+        key: [axis.low, axis.high] if isinstance(axis, Range) else axis
+        for key, axis in space.recipe.items()
+        if key.partition(".")[0] == section
+    }
+    for varied in combinations(choices, min(len(choices), at_once or len(choices))):
+        for values in product(*(choices[key] if key in varied else choices[key][:1] for key in choices)):
+            yield tuple((key, json.dumps(value)) for key, value in zip(choices, values, strict=True))
 
 
-def _combinations(space: Space, values_of: Callable[[Range], Iterable[Any]]) -> Iterator[Changes]:
-    choices = [values_of(axis) if isinstance(axis, Range) else axis for axis in space.recipe.values()]
-    for values in product(*choices):
+def _every_change(space: Space) -> Iterator[Changes]:
+    """Every combination of values of the recipe's axes, for a space without ranges of real numbers."""
+    for values in product(*(_values(axis) for axis in space.recipe.values())):
         yield tuple((key, json.dumps(value)) for key, value in zip(space.recipe, values, strict=True))
 
 
 def every_value(space: Space) -> Iterator[dict[str, Any]]:
     """Every combination of values of the axes, for a space without ranges of real numbers."""
-    choices = [range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Range) else axis for axis in axes(space).values()]
-    for values in product(*choices):
+    for values in product(*(_values(axis) for axis in axes(space).values())):
         yield dict(zip(axes(space), values, strict=True))
+
+
+def _values(axis: list[Any] | Range) -> Iterable[Any]:
+    return range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Range) else axis
 
 
 def at(key: str, axis: list[Any] | Range, share: float) -> Any:

@@ -148,6 +148,7 @@ class Training(Section):
 
 Baseline = Literal["calibration", "disagreement", "margins", "norms", "distance", "sharpness", "participation_ratio", "separability"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+UNNAMED_DIRECTIONS = 4  # of sharpness in families whose names say nothing of them
 
 
 def _baselines(value: Any) -> Any:
@@ -188,7 +189,7 @@ class Probes(Section):
         min_length=1, default=["init", "before_swap", "after_swap", "end"], description="When activations are recorded."
     )
     epochs: Annotated[list[Annotated[int, Field(ge=0)]], Unique] = Field(
-        [], description="Further epochs at whose end activations are recorded (moment `epoch`)."
+        [], description="Further epochs at whose end activations are recorded (moment `epoch`), of those that evaluate_every evaluates."
     )
     evaluate_every: int = Field(
         1,
@@ -197,12 +198,11 @@ class Probes(Section):
     )
     predictions: bool = Field(True, description="Record the predicted class of every train and test sample at every evaluation.")
     baselines: Annotated[list[Baseline], Unique, BeforeValidator(_baselines)] = Field(
-        [name for name in BASELINES if name != "sharpness"],
-        description="Other predictors of the generalization gap, recorded at the end of training: true for all, false for none, or a list. "
-        "The default is all but sharpness, which costs more than all others.",
+        [*BASELINES],
+        description="Other predictors of the generalization gap, recorded at the end of training: true for all, false for none, or a list.",
     )
     sharpness_directions: int = Field(
-        4, ge=1, description="Random perturbations of each size that the baseline sharpness averages over; more are dearer, and less noisy."
+        2, ge=1, description="Random perturbations of each size that the baseline sharpness averages over; more are dearer, and less noisy."
     )
     stitching: Stitching | None = Field(
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
@@ -214,8 +214,12 @@ class Probes(Section):
 
         So a family is not taken for one whose tables lack what an option added since records.
         """
-        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines"})
-        return key | {"baselines": self.baselines} if self.baselines else key
+        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "sharpness_directions"})
+        if self.baselines:
+            key["baselines"] = self.baselines
+        if "sharpness" in self.baselines and self.sharpness_directions != UNNAMED_DIRECTIONS:
+            key["sharpness_directions"] = self.sharpness_directions
+        return key
 
     @property
     def on_the_way(self) -> dict[str, Any]:

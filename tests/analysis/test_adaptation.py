@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis import tables
-from analysis.__main__ import analyse
+from analysis.__main__ import analyse, main
 from analysis.adaptation import accuracies, adaptation, last_swap_epoch, returns
 from analysis.measures.ordination import Ordination
 from analysis.measures.similarity import MEASURES
@@ -18,6 +18,7 @@ from analysis.recovery import recovery
 from analysis.restoring import associations, restoring
 from analysis.statistics import spearman_within
 from analysis.storage import Store
+from analysis.written import LIST
 
 CONTROL, SWAP, PULSE = "t00000000000c", "t00000000000s", "t00000000000p"
 NUM_REPLICAS, NUM_SAMPLES, WIDTH, NUM_EPOCHS = 5, 40, 6, 10
@@ -251,7 +252,37 @@ def test_the_analysis_asks_where_it_can(make, capsys):
         assert {"num_replicas", "num_families"} & set(table)
     analyse(store, **options)
     assert {file: store.read(file) for file in found.files} == before
-    assert store.read("report.html").decode().count("data:image/png;base64,") == sum(file.endswith(".png") for file in found.files)
+    page = store.read("report.html").decode()
+    assert page.count("data:image/png;base64,") == sum(file.endswith(".png") for file in found.files)
+    for caption in (
+        "Adaptation. Means over families [95%",
+        "Recovery. Means",
+        "Returns. Means",
+        "Restoring rates. Ornstein",
+        "Have unhappy",
+    ):
+        assert f"<caption>{caption}" in page
+    assert "<td>pulse</td><td>block1</td>" in page
+
+
+def test_layers_and_moments_restrict_what_is_said_of_change(make, capsys):
+    """And a figure that the narrower analysis does not draw is gone, from the folder and from the page."""
+    store = make([3, 4, 5, 6, 7, 8, 9])
+    assert set(adaptation(store, layers=["head"])["layer"].dropna()) == set()
+    table = adaptation(store, moments=["before_swap", "after_swap"])
+    assert set(table.loc[table["layer"].notna(), "moment"]) == {"before_swap", "after_swap"}
+    assert returns(table)["reason"].str.contains("the moment end was not recorded .* or is left out").all()
+    rates = restoring(store, moments=["end", "after_swap"], num_simulations=19).set_index("trajectory")
+    assert rates.loc["coordinates", "reason"].eq("2 times since the swap, fewer than 5; --moments leaves others out").all()
+    assert rates.loc["test_accuracy", "rate"].notna().all()
+    assert restoring(store, layers=["head"], num_simulations=19)["layer"].isna().all()
+    options = ["--measures", "cka", "--permutations", "99"]
+    store.write("figures/spread_by_moment.png", b"of an earlier analysis")
+    store.write(LIST, b"figures/spread_by_moment.png\n")
+    assert main([store.root, *options, "--moments", "init"]) == 0
+    assert store.names("figures") == ["after_swap.png"]
+    assert store.read("report.html").decode().count("data:image/png") == 1
+    assert "probes.epochs" not in capsys.readouterr().out.partition("Restoring rate, coordinates")[2]
 
 
 @pytest.mark.parametrize(("sign", "statement"), [(-1, "lost"), (1, "gained"), (0, "no effect")])

@@ -104,7 +104,6 @@ def test_all_layers_by_default(sweep, capsys):
         (["--measure", "ckaa"], "unknown measure 'ckaa'; there are cka, .*did you mean 'cka'"),
         (["--layer", "blok1"], "unknown layer 'blok1'; .*did you mean 'block1'"),
         (["--moment", "ends"], "unknown moment 'ends'; .*did you mean 'end'"),
-        (["--max-gb", "0.1"], "max_bytes 100000000 is below the least"),
     ],
 )
 def test_mistakes_are_told_in_a_line(sweep, capsys, wrong, message):

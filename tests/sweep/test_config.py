@@ -1,14 +1,20 @@
 """Every wrong input gives one message that names the file and key, the value, what is allowed, and the nearest valid name."""
 
+import json
 import re
+from itertools import combinations, product
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
+from analysis.measures.ornstein_uhlenbeck import MIN_TIMES
 from analysis.measures.similarity import ALL, DEFAULT_MEASURES, MEASURES
-from sweep.check import check, check_here, families_at_once
+from analysis.restoring import _more_epochs
+from sweep.check import check, check_axes, check_here, families_at_once
 from sweep.config import ConfigError, MeasureName, Resources, Sweep, load, recipe_names
 from sweep.plan import results_store
+from sweep.space import recipe_of
 from trainables import data as data_sets
 from trainables.benchmark import WORKLOADS
 from trainables.executors import EXECUTORS
@@ -156,7 +162,14 @@ def test_overrides_are_yaml():
         (["resources.cpus_per_family=0.00001"], r"resources\.cpus_per_family: 1e-05 is refused"),
         (["training.epochs=1:30"], r"training\.epochs: '1:30' is refused"),
         (["model={name: vgg11}"], r"model: 'vgg11' cannot process images of 3x12x12"),
-        (["probes.epochs=[9]"], r"probes\.epochs: \[9\] lie outside"),
+        (
+            ["probes.epochs=[0, 2, 9, 5]"],
+            r"probes\.epochs: \[5, 9\] are no epochs at which every family is evaluated; did you mean 4, 4\? allowed: 0 to 4$",
+        ),
+        (
+            ["probes.epochs=[0, 2, 3, 6, 7, 10]", "probes.evaluate_every=3", "training.epochs=10"],
+            r"probes\.epochs: \[2, 7\] are .*; did you mean 3, 6\? allowed: 0 and every 3 epochs \(probes\.evaluate_every\), and 10$",
+        ),
         (["data={source: npz, name: nothere.npz, root: nowhere}"], r"data: .*nothere\.npz"),
         (["data={source: npz, name: breastmnst, root: nowhere, download: false}"], r"data: .*breastmnist"),
         (["data={source: torchvision, name: CIFAR01, root: nowhere}"], r"data: .*CIFAR10"),
@@ -237,6 +250,55 @@ def test_a_study_needs_a_disk_or_a_database(tmp_path):
 def test_a_search_without_a_swap_to_propose_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="space: is empty"):
         attempt(tmp_path, overrides=[SEARCH + "}", "space.swaps=[]"])
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("since", [1, 4, 7])
+def test_what_the_analysis_advises_to_record_is_accepted_and_enough(tmp_path, every, since):
+    """`restoring` asks for 5 times since the last swap: right after it, the end, and those in between that it names."""
+    family = {"num_epochs": 12, "since_epoch": since, "recipe": json.dumps({"probes": {"evaluate_every": every}})}
+    overrides = ["training.epochs=12", f"probes.evaluate_every={every}", *_more_epochs(family).split(" with ")]
+    probes = attempt(tmp_path, overrides=overrides).probes
+    assert 2 + sum(since < epoch < 12 for epoch in probes.epochs) >= MIN_TIMES
+    assert probes.evaluate_every in (every, 1)
+
+
+def test_one_measure_may_stand_alone(tmp_path):
+    assert attempt(tmp_path, overrides=["analysis.measures=all"]).analysis.measures == ["all"]
+
+
+RULES = {
+    "training.nesterov": [False, True],
+    "training.optimizer": ["sgd", "adamw"],
+    "training.momentum": [0.9, 0.0],
+    "training.learning_rate": [0.1, 0.2],
+    "training.warmup_epochs": [0, 4],
+    "model.widths": [[4], [4, 8]],
+}
+
+
+@pytest.mark.parametrize("keys", [keys for n in (2, 3, 4) for keys in combinations(RULES, n)], ids="-".join)
+def test_axes_are_refused_exactly_where_their_product_has_a_refusal(keys):
+    config, _ = load("quick", [f"space.recipe={json.dumps({key: RULES[key] for key in keys})}"])
+    refused = []
+    for values in product(*(RULES[key] for key in keys)):
+        try:
+            recipe_of(config, tuple(zip(keys, map(json.dumps, values), strict=True)))
+        except ValidationError as error:
+            refused.append(str(error.errors()[0]["ctx"]["error"]))
+    problems = check_axes(config)
+    assert bool(problems) == bool(refused)
+    assert all(any(why in problem for why in refused) for problem in problems)
+
+
+@pytest.mark.timeout(30)
+def test_many_long_axes_are_checked_without_their_product():
+    """Ten axes of six values: their product would take half an hour."""
+    numbers = ["learning_rate", "momentum", "weight_decay", "clip_norm", "shift_px", "batch_size", "warmup_epochs"]
+    values = [[(k + 1) / 100 for k in range(6)]] * 4 + [[*range(6)], [*range(2, 8)], [*range(3)]]
+    axes = dict(zip(numbers, values, strict=True)) | {"flip": [False, True], "schedule": ["cosine", "step"], "optimizer": ["sgd", "adamw"]}
+    config = load("quick", [f"space.recipe={json.dumps({f'training.{key}': axis for key, axis in axes.items()})}"])[0]
+    assert check_axes(config) == []
 
 
 def test_every_mistake_is_told_at_once(tmp_path):

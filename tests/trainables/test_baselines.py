@@ -72,8 +72,18 @@ def test_each_baseline_can_be_had_alone(small_recipe, small_data, store, name):
 def test_a_family_is_named_by_the_baselines_that_it_records():
     base = Base(BaseRecipe(), "0" * 64)
     names = [base.trial_name(CONTROL, Probes(baselines=b)) for b in (True, False, [*BASELINES], [*BASELINES][::-1], ["norms"])]
-    assert names[0] == names[2] == names[3]
-    assert len({*names, base.trial_name(CONTROL, Probes())}) == 4
+    assert names[0] == names[2] == names[3] == base.trial_name(CONTROL, Probes())
+    assert len(set(names)) == 3
+
+
+def test_names_stand_for_what_is_recorded_and_not_for_what_is_the_default():
+    """Ids of families that are in results: without sharpness, which was once the default, and with 4 directions of it, which were."""
+    base, without = Base(BaseRecipe(), "0" * 64), [name for name in BASELINES if name != "sharpness"]
+    assert base.trial_name(CONTROL, Probes(baselines=without)) == "t1c6f72844887"
+    assert base.trial_name(CONTROL, Probes(baselines=True, sharpness_directions=4)) == "te9c227925652"
+    assert base.trial_name(CONTROL, Probes(baselines=False)) == "t38b351364d4c"
+    assert base.trial_name(CONTROL, Probes(sharpness_directions=7)) == "t0ccf54a449a9"
+    assert base.trial_name(CONTROL, Probes(baselines=without, sharpness_directions=7)) == "t1c6f72844887"
 
 
 def test_states_saved_without_baselines_are_continued_from(small_recipe, store):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trainables.recipe import BaseRecipe, Model, NpzData, Probes, Training
+from trainables.recipe import BASELINES, BaseRecipe, Model, NpzData, Probes, Training
 from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same, digest
 
 PULSE = Schedule.of([[0, "relu", "cross_entropy"], [3, "tanh", "focal"], [5, "relu", "cross_entropy"]])
@@ -18,7 +18,9 @@ def test_literal_names_are_pinned():
     assert [BASE.state_name(PULSE, e) for e in (0, 3, 5, 8)] == ["sbff27a11edaa", "s68ed553c8dae", "sc8ae0617b212", "secd790e99f19"]
     assert [other.name, other.state_name(PULSE.control, 2)] == ["b2e16d696d8ee", "sa4458159edaf"]
     old = [Probes(baselines=[]), Probes(num_samples=50, baselines=[])]  # without what is recorded at the end only, which came later
-    assert [BASE.trial_name(PULSE, probes) for probes in (*old, Probes())] == ["te7c143f730e7", "tf3ae0a9b5c6f", "tae174e4cb874"]
+    old.append(Probes(baselines=[name for name in BASELINES if name != "sharpness"]))
+    names = ["te7c143f730e7", "tf3ae0a9b5c6f", "tae174e4cb874", "t96070e2ff01e"]
+    assert [BASE.trial_name(PULSE, probes) for probes in (*old, Probes())] == names
 
 
 def test_names_are_digests_of_canonical_json():

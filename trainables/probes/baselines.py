@@ -132,23 +132,25 @@ def _sharpness(networks: _Networks) -> Values:
     """
     replicas, labels = networks.replicas, networks.labels
     weights = {name: weight.clone() for name, weight in replicas.named(replicas.weights).items()}
+    sizes = [weight[0].numel() for weight in weights.values()]
+    start = networks.evaluation.logits["train"][:, networks.subset.to(labels.device)]
 
-    def accuracy() -> Tensor:
-        return (replicas.forward(networks.images).argmax(-1) == labels).double().mean(1).cpu()
+    def accuracy(logits: Tensor) -> Tensor:
+        return (logits.argmax(-1) == labels).double().mean(1).cpu()
 
     def perturbed_accuracy(step: int, scale: np.ndarray) -> np.ndarray:
         sigma, found = torch.from_numpy(scale).to(replicas.weights), torch.zeros(len(scale), dtype=torch.float64)
         for draw in range(networks.num_directions):
             # From each replica's own seed, whichever others are beside it.
-            generators = [stream(seed, f"sharpness/{draw}", step) for seed in replicas.seeds]
-            for name, weight in weights.items():
-                noise = torch.stack([torch.randn(weight.shape[1:], generator=g) for g in generators]).to(weight.device)
-                state[name].copy_(weight * (1 + sigma.view(-1, *[1] * (weight.dim() - 1)) * noise))
-            found += accuracy() / networks.num_directions
+            drawn = [torch.randn(sum(sizes), generator=stream(seed, f"sharpness/{draw}", step)) for seed in replicas.seeds]
+            noise = torch.stack(drawn).to(sigma.device) * sigma[:, None]
+            for (name, weight), part in zip(weights.items(), noise.split(sizes, 1), strict=True):
+                torch.addcmul(weight, weight, part.view(weight.shape), out=state[name])
+            found += accuracy(replicas.forward(networks.images)) / networks.num_directions
         return found.numpy()
 
     with replicas.altered() as state:
-        scale = measures.scale_at_drop(perturbed_accuracy, accuracy().numpy(), DROP, LEAST, MOST, NUM_STEPS)
+        scale = measures.scale_at_drop(perturbed_accuracy, accuracy(start).numpy(), DROP, LEAST, MOST, NUM_STEPS)
     return {("sharpness", ""): 1 / scale[networks.alive.numpy()]}
 
 

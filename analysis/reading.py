@@ -1,0 +1,40 @@
+"""Opening what a sweep has written. What cannot be read is told by its name, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.storage import Store
+
+
+class Unreadable(ValueError):
+    """A file of the results that is not what its place says."""
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """What is read inside is this file. Raises Unreadable where it is torn or foreign, FileNotFoundError where it is absent."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: is missing, though the results name it; {_advice(path)}") from None
+    except (Unreadable, pa.ArrowException, OSError) as error:
+        raise Unreadable(f"{path}: cannot be read: {' '.join(str(error).split())}; {_advice(path)}") from error
+
+
+def _advice(path: str) -> str:
+    if PurePosixPath(path).parent.name == "analysis":
+        return "`python -m analysis` writes it anew"
+    return "the sweep trains a family anew whose file in trials/ is removed"
+
+
+@contextmanager
+def parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a store, open for reading; errors as those of `reading`."""
+    with reading(f"{store.root}/{name}"), store.filesystem.open_input_file(store.path(name)) as source:
+        yield pq.ParquetFile(source)
