@@ -27,6 +27,7 @@ from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
+from trainables.probes.stability import check_stability
 from trainables.probes.stitching import check_stitching
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
@@ -67,6 +68,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
         attempt("probes.num_samples", probe_set, data, config.probes)
+        if config.probes.stability is not None:
+            attempt("probes.stability.warps", check_stability, config.probes.stability, data.image_shape)
         largest: dict[str, BaseRecipe] = {}  # by its data, the recipe of the largest batch
         for recipe in sorted(recipes, key=lambda recipe: recipe.training.batch_size):
             largest[recipe.data.model_dump_json()] = recipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ def is_random(model: nn.Module) -> bool:
     return any(type(module).__name__.startswith(_RANDOM) for module in model.modules())
 
 
-def record(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
+def record(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """Outputs of the named layers on a batch. The caller sets the mode and no_grad."""
     found: dict[str, Tensor] = {}
 

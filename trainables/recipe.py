@@ -172,6 +172,39 @@ class Stitching(Section):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the training batches and of the choice of pairs.")
 
 
+class Warp(Section):
+    """A law of random diffeomorphisms: its cut-off, and how far it moves pixels."""
+
+    cut: int = Field(3, ge=2, description="Cut-off c: modes of frequency up to about c in each direction.")
+    displacement_px: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Nominal displacement delta in pixels; null takes 1, or that of temperature."
+    )
+    temperature: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Temperature T, instead of displacement_px.")
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Warp:
+        if self.displacement_px is not None and self.temperature is not None:
+            raise ValueError("displacement_px and temperature say the same thing twice; give one of them")
+        return self
+
+
+class Stability(Section):
+    """Relative stability to diffeomorphisms: how outputs and layers change on warped images, and on images with noise as large."""
+
+    warps: Annotated[list[Warp], Unique, Field(min_length=1)] = Field(
+        [Warp()], description="The laws of the warps; the default is the published c = 3 and one pixel."
+    )
+    mask: Literal["published", "disc"] = Field(
+        "published", description="Modes kept: i^2 + j^2 < (c + 1/2)^2, as the paper's code does, or at most c^2, as its text says."
+    )
+    interpolation: Literal["linear", "gaussian"] = Field("linear", description="How warped images are read between pixels.")
+    reject_folded: bool = Field(False, description="Draw fields that fold again; else they are used and counted.")
+    pooling: Literal["flatten", "mean"] = Field(
+        "flatten", description="What of a layer's map is compared: all of it, or its mean over positions. The output is compared whole."
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the warps and of the noise, the same for every network.")
+
+
 class Probes(Section):
     """What is recorded. Does not influence training."""
 
@@ -208,6 +241,12 @@ class Probes(Section):
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
     )
 
+    stability: Stability | None = Field(
+        None,
+        description="Relative stability to diffeomorphisms, on the probe samples, in the layers and at the moments where activations are "
+        "recorded: {} for the defaults; null does not.",
+    )
+
     @property
     def key(self) -> dict[str, Any]:
         """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
@@ -220,7 +259,9 @@ class Probes(Section):
     @property
     def on_the_way(self) -> dict[str, Any]:
         """What of this decides what is recorded before the end of training."""
-        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching"})
+        at_the_end = {"baselines", "sharpness_directions", "stitching"}
+        # Left out at its default, so that states from before there was the option stay usable.
+        return self.model_dump(mode="json", exclude=at_the_end | (set() if self.stability else {"stability"}))
 
 
 class BaseRecipe(Section):
