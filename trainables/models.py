@@ -14,7 +14,7 @@ from trainables.activations import HotSwap
 from trainables.functions import UnknownName
 from trainables.recipe import Model
 
-SMALL_IMAGE = 64  # pixels; below it the ImageNet stem of a ResNet would leave almost no map
+SMALL_IMAGE = 64  # pixels; up to it a ResNet's ImageNet stem would leave almost no map, and a VGG's classifier blow up one position to 7x7
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # Gates (sigmoid, hardsigmoid) and attention's softmax are parts of an architecture, not its activation.
 _ACTIVATIONS = (
@@ -116,6 +116,8 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], num_classes:
     if not num_swapped:
         raise UnknownName(f"model {name!r} has no activation module that could be swapped")
     _fit_input(model, image_shape)
+    if isinstance(model, torchvision().models.VGG) and max(image_shape[1:]) <= SMALL_IMAGE:
+        _fit_vgg(model, num_classes)
     return model
 
 
@@ -145,6 +147,18 @@ def _fit_input(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
     new = nn.Conv2d(image_shape[0], first.out_channels, kernel, stride, padding, bias=first.bias is not None)  # type: ignore[arg-type]
     path, _, name = parent_name.rpartition(".")
     setattr(model.get_submodule(path), name, new)
+
+
+def _fit_vgg(model: nn.Module, num_classes: int) -> None:
+    """A VGG for small images, as the literature has it on CIFAR: behind the convolutions one linear layer on the mean over positions.
+
+    Odd borders are pooled, too, so that 28 pixels are not halved away.
+    """
+    pools = [module for module in model.modules() if isinstance(module, nn.MaxPool2d)]
+    for pool in pools:
+        pool.ceil_mode = True
+    channels = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)][-1]
+    model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes)
 
 
 def default_layers(model: nn.Module) -> list[str]:

@@ -155,7 +155,7 @@ def test_overrides_are_yaml():
         (["training.first_seed=100000000000000000000"], r"training\.first_seed: 1\d+ is refused"),
         (["resources.cpus_per_family=0.00001"], r"resources\.cpus_per_family: 1e-05 is refused"),
         (["training.epochs=1:30"], r"training\.epochs: '1:30' is refused"),
-        (["model={name: vgg11}"], r"model: 'vgg11' cannot process images of 3x12x12"),
+        (["model={name: alexnet}"], r"model: 'alexnet' cannot process images of 3x12x12"),
         (["probes.epochs=[9]"], r"probes\.epochs: \[9\] lie outside"),
         (["data={source: npz, name: nothere.npz, root: nowhere}"], r"data: .*nothere\.npz"),
         (["data={source: npz, name: breastmnst, root: nowhere, download: false}"], r"data: .*breastmnist"),
