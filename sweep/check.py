@@ -21,6 +21,7 @@ from sweep.search import RECIPE_KEYS, Range, number_type
 from sweep.space import corners, grid, is_empty, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
+from trainables.data.augment import largest_cut
 from trainables.executors import choose_executor
 from trainables.functions import UnknownName
 from trainables.losses import check_loss
@@ -79,6 +80,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
                 problems.append(f"training.batch_size: {batch_size} is more than the {len(varied.train.labels)} training images")
     if data is not None and not any(p.startswith("model") for p in problems):
         where = "cuda" if config.resources.gpus_per_family else "cpu"
+        for diffeo in {recipe.training.diffeo for recipe in recipes} - {None}:
+            attempt("training.diffeo", largest_cut, diffeo, data.image_shape)
         for precision in dict.fromkeys(recipe.training.precision for recipe in recipes):
             attempt("training.precision", check_precision, precision, where)
         for model in models:

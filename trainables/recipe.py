@@ -108,6 +108,30 @@ class Model(Section):
     )
 
 
+class Diffeo(Section):
+    """Augmentation by random diffeomorphisms (Petrini et al. 2021), a field of its own for every image.
+
+    With the cut-off c, T = T_min + (T_max - T_min) Beta(s r / (r + 1), s / (r + 1)) over the range of temperatures of c, and c likewise
+    over whole numbers; s = 2 and r = 1 make both uniform.
+    """
+
+    cut_min: int = Field(2, ge=2, description="Least cut-off c; there is no law at 1.")
+    cut_max: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Largest cut-off; null takes the published 15, or 2 side / pi where that is less: beyond it all warps fold.",
+    )
+    cut_concentration: float = Field(2.0, gt=0.0, description="s of the cut-off.")
+    cut_ratio: float = Field(1.0, gt=0.0, description="r of the cut-off: above 1 favours large ones.")
+    temperature_concentration: float = Field(2.0, gt=0.0, description="s of the temperature.")
+    temperature_ratio: float = Field(1.0, gt=0.0, description="r of the temperature: above 1 favours large ones.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Diffeo:
+        if self.cut_max is not None and self.cut_max < self.cut_min:
+            raise ValueError(f"cut_max is {self.cut_max}, below cut_min ({self.cut_min})")
+        return self
+
+
 class Training(Section):
     """Optimisation, the same in every family of the sweep."""
 
@@ -136,6 +160,7 @@ class Training(Section):
     reset_optimizer_at_swap: bool = Field(False, description="Whether a swap forgets momentum and other optimizer state.")
     flip: bool = Field(False, description="Augment by random horizontal flips.")
     shift_px: int = Field(0, ge=0, description="Augment by random shifts of up to so many pixels, zero padded.")
+    diffeo: Diffeo | None = Field(None, description="Augment by random diffeomorphisms: {} for the defaults; null does not.")
 
     @model_validator(mode="after")
     def _effective(self) -> Training:
