@@ -9,7 +9,7 @@ from analysis import stability_tables as of
 from analysis.measures.generalization import gaps
 from analysis.probe_tables import ESTIMATORS
 from analysis.question import Asked
-from analysis.spreads import families, spreads
+from analysis.spreads import families, setup, spreads
 from analysis.stability import stability
 
 LOOKS = {"init": 0, "before_swap": None, "after_swap": None, "end": 8}
@@ -147,3 +147,10 @@ def test_too_few_families_are_undecided(sweep, rows):
     errors = of.with_errors(of.log_means(of.recorded(store)), gaps(tables.read(store, "replicas")))
     assert stability_error.fits(errors)["reason"].str.contains("3 families").all()
     assert stability_error.associations(errors)["reason"].str.contains("3 families").all()
+
+
+def test_families_from_before_there_was_the_option_are_compared_with_those_that_do_without_it():
+    old, new, other = ({"probes": {"num_samples": 100, **more}} for more in ({}, {"stability": None}, {"stability": {"seed": 0}}))
+    assert setup(old, []) == setup(new, []) != setup(other, [])
+    old, new = ({"base": {"training": {"epochs": 3, **more}}} for more in ({}, {"diffeo": None}))
+    assert setup(old, ["training.learning_rate"]) == setup(new, ["training.learning_rate"])
