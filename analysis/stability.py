@@ -147,10 +147,10 @@ def _size_lines(slopes: pd.DataFrame) -> list[str]:
     others = list(slopes.columns[: list(slopes.columns).index("group") + 1])
     said = [
         f"{', '.join(str(row[name]) for name in others)} {row['exponent']:+.2f} {interval(row['exponent_low'], row['exponent_high'])} "
-        f"(n = {row['num_families']} x {row['num_replicas']})"
+        f"({row['num_sizes']} sizes, {row['num_families']} families of {row['num_replicas']} replicas at each)"
         for row in slopes.to_dict("records")
     ]
-    return [f"R of the output goes with the training size as P^b, b at {slopes['num_sizes'].iloc[0]} sizes: {'; '.join(said)}."]
+    return [f"R of the output goes with the training size as P^b, b of {'; '.join(said)}."]
 
 
 def _figures(
