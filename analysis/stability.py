@@ -71,13 +71,17 @@ def stability(asked: Asked) -> Found:
 
 def _beside_spread(asked: Asked, errors: pd.DataFrame) -> pd.DataFrame:
     """D, G and R beside spread, scored as `analysis.predictors` scores predictors of the gap; of one law and estimator."""
-    cut, px = of.standard_law(errors) if len(errors) else of.STANDARD
+    known = list(asked.spreads["measure"].unique())
+    if errors.empty or not known:
+        return pd.DataFrame()
+    cut, px = of.standard_law(errors)
     end = errors[(errors["cut"] == cut) & (errors["displacement_px"] == px) & (errors["estimator"] == STANDARD_ESTIMATOR)]
     scores = [
         pd.DataFrame({"trial": end["trial"], "baseline": f"stability/{quantity}", "layer": end["layer"], "value": end[quantity]})
         for quantity in QUANTITIES
     ]
-    spreads = asked.spreads[(asked.spreads["measure"] == PRIMARY_MEASURE) & asked.spreads["trial"].isin(end["trial"])]
+    measure = PRIMARY_MEASURE if PRIMARY_MEASURE in known else known[0]
+    spreads = asked.spreads[(asked.spreads["measure"] == measure) & asked.spreads["trial"].isin(end["trial"])]
     table = predictors(asked.store, spreads, asked.gaps, pd.concat(scores, ignore_index=True))
     return table[table["score"].str.startswith(("spread/", "stability/"))].reset_index(drop=True)
 
@@ -229,9 +233,9 @@ def _association_page(association: pd.DataFrame, cut: int, px: float) -> tuple[p
 
 
 def _beside_page(beside: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    if beside.empty:
+        return beside, ""
     rows = beside[beside["predictor"] == PRIMARY_PREDICTOR]
-    if rows.empty:
-        return rows, ""
     table = rows[["score", "layer", "tau", "tau_se", "psi", "psi_se", "sign_error_mean", "num_families", "num_controls", "reason"]]
     table = table.rename(columns={"tau_se": "SE of tau", "psi_se": "SE of psi", "sign_error_mean": "sign error"})
     return table, f"Spread and stability as predictors of {PRIMARY_PREDICTOR}, side by side. {rows['estimator'].iloc[0]}."

@@ -136,6 +136,15 @@ def test_without_the_table_there_is_a_reason(sweep):
     assert ask(sweep(num_families=7)).reason == "The table stability has no family of this analysis: probes.stability records it."
 
 
+def test_an_analysis_of_some_moments_and_layers_says_what_can_be_said_of_them(sweep, rows):
+    store = sweep(num_families=7)
+    plant(store, rows)
+    found = ask(store, moments=["init", "before_swap", "after_swap"], layers=["block1"])
+    assert set(found.tables) == {"stability", "stability_swaps"}
+    assert set(found.tables["stability"]["layer"]) == {"block1", "block2"}  # the output is always told
+    assert [line for line in found.lines if line.startswith("A swap of")]
+
+
 def test_what_a_swap_exchanges():
     schedule = "0:relu/ce 2:relu/focal 3:tanh/focal 5:gelu/ce"
     assert [of.exchanged(schedule, epoch) for epoch in (2, 3, 5)] == ["loss", "activation", "both"]
