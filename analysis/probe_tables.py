@@ -1,10 +1,10 @@
-"""The tables of probes that look at trained networks only: `baselines`, one number per row, and `stitching`."""
+"""The tables of the probes beside activations: `baselines` and `stitching` of trained networks, `stability` and its `warps`."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from analysis.schema import FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
+from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 
 # Each baseline: what it is of, and its unit. By the option of `probes.baselines` that records it.
 BASELINES_OF: dict[str, dict[str, str]] = {
@@ -78,5 +78,74 @@ STITCHING = Table(
         Column("penalty_cross_entropy", FLOAT, "test cross-entropy of the stitched network minus replica_upper's; larger is worse", "nat"),
         Column("steps", INT, "steps of training of the affine map, from its least-squares fit", "steps"),
         Column("seed", pa.int64(), "seed of the training batches and of the choice of pairs"),
+    ),
+)
+
+# As in `analysis.measures.stability`, which needs torch; a test compares them.
+ESTIMATORS = {
+    "mean": "means over images and over pairs of different images",
+    "median_of_norms": "medians over images and over pairs of different images of squared norms",
+    "official": "the paper's code: medians of each output's square, summed; the lower middle of all ordered pairs, plus 1e-10",
+}
+_WARP = (
+    Column("diffeo_set", TEXT, "id of the warps and the noise: w and 12 hexadecimal digits; equal ids, equal fields and noise"),
+    Column("cut", SHORT, "cut-off c of the fields"),
+    Column("temperature", pa.float64(), "temperature T of the fields"),
+    Column("displacement_px", pa.float64(), "nominal displacement delta = n / 2 sqrt(pi T ln c)", "pixel"),
+)
+
+
+def _estimates(name: str, meaning: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{name}_{estimator}", pa.float64(), f"{meaning}; {how}") for estimator, how in ESTIMATORS.items())
+
+
+STABILITY = Table(
+    "stability",
+    "a layer of a replica at a moment, under one law of warps",
+    (
+        VERSION,
+        TRIAL,
+        SCHEDULE,
+        REPLICA,
+        Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
+        Column("epoch", INT, "completed epochs", "epochs"),
+        Column("layer", TEXT, "name of the layer, as in `activations`; `output` where no recorded layer gives the logits"),
+        Column("is_output", FLAG, "whether the layer's output is the network's: its logits"),
+        Column("pooling", TEXT, "what of a map is compared: flatten (all of it) or mean (over positions)"),
+        *_WARP,
+        Column("num_images", INT, "probe images", "images"),
+        Column("num_folded", INT, "fields with a Jacobian determinant that is not positive everywhere", "fields"),
+        *_estimates("diffeo", "D: change under warps over the normaliser"),
+        *_estimates("noise", "G: change under noise as large over the normaliser"),
+        *_estimates("relative", "R = D / G"),
+        *_estimates("normaliser", "squared distance of pairs of images"),
+        Column("diffeo_changes", pa.list_(FLOAT), "squared norm of the change under its warp, of each probe image in the order of `warps`"),
+        Column("noise_changes", pa.list_(FLOAT), "the same under noise"),
+        Column(
+            "diffeo_squares",
+            pa.list_(FLOAT),
+            "of the output: squared change of each logit, row-major [image, class]; else null",
+        ),
+        Column("noise_squares", pa.list_(FLOAT), "the same under noise"),
+    ),
+)
+
+WARPS = Table(
+    "warps",
+    "a probe image under one law of warps: the same for every network of the sweep",
+    (
+        VERSION,
+        *_WARP,
+        Column("sample", INT, "id of the image, as in `samples`"),
+        Column("moved", FLOAT, "norm of what the warp changes, and of the noise", "deviations of a pixel"),
+        Column(
+            "min_jacobian",
+            FLOAT,
+            "least determinant of 1 - grad tau on a grid of 96 x 96; the field folds where it is not positive",
+        ),
+        Column("shape", pa.list_(INT), "channels, height, width"),
+        Column("image", pa.list_(FLOAT), "normalised pixels, of the first images; else null", "deviations of a pixel"),
+        Column("warped", pa.list_(FLOAT), "the same image warped", "deviations of a pixel"),
+        Column("noisy", pa.list_(FLOAT), "the same image with noise", "deviations of a pixel"),
     ),
 )

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from analysis import change, stitching
 from analysis.question import Question
+from analysis.stability import stability
 
-QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, stitching.stitching)
+QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, stitching.stitching, stability)

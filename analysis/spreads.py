@@ -115,10 +115,15 @@ def setup(recipe: dict[str, Any], keys: Sequence[str]) -> str:
     if any(key.startswith("data.") for key in keys):  # the hash of the data varies with what is varied; their description does not
         base = base_recipe(recipe)
     common = {
-        name: {field: value for field, value in part.items() if f"{name}.{field}" not in keys} if isinstance(part, dict) else part
+        name: {field: value for field, value in stated(part).items() if f"{name}.{field}" not in keys} if isinstance(part, dict) else part
         for name, part in base.items()
     }
-    return json.dumps([recipe.get("probes"), common if keys else None], sort_keys=True)
+    return json.dumps([stated(recipe.get("probes") or {}), common if keys else None], sort_keys=True)
+
+
+def stated(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that are not null: results from before there was one lack it, and are no other setup for that."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def divergence_epochs(store: Store, trials: Sequence[str]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from analysis.probe_tables import BASELINES, STITCHING
+from analysis.probe_tables import BASELINES, STABILITY, STITCHING, WARPS
 from analysis.reading import Unreadable, parquet, reading
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
@@ -175,6 +175,8 @@ _TABLES = (
     ),
     BASELINES,
     STITCHING,
+    STABILITY,
+    WARPS,
     RUNS,
     Table(
         "samples",
@@ -344,7 +346,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set; `runs`: one per run of the command).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `warps`: one per data set; `runs`: one per run).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

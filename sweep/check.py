@@ -21,12 +21,14 @@ from sweep.search import RECIPE_KEYS, Range, number_type
 from sweep.space import corners, grid, is_empty, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
+from trainables.data.augment import largest_cut
 from trainables.executors import choose_executor
 from trainables.functions import UnknownName
 from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
+from trainables.probes.stability import check_stability
 from trainables.probes.stitching import check_stitching
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
@@ -70,6 +72,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
         attempt("probes.num_samples", probe_set, data, config.probes)
+        if config.probes.stability is not None:
+            attempt("probes.stability.warps", check_stability, config.probes.stability, data.image_shape)
         batch_size = max(_values_of(valid, "training.batch_size"))
         for changes in corners(valid.space, "data"):
             trained = attempt("data", data_sets.load, recipe_of(valid, changes).data)
@@ -77,6 +81,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
                 problems.append(f"training.batch_size: {batch_size} is more than the {len(trained.train.labels)} training images")
     if data is not None and not any(p.startswith("model") for p in problems):
         where = "cuda" if config.resources.gpus_per_family else "cpu"
+        for diffeo in {recipe_of(valid, changes).training.diffeo for changes in corners(valid.space, "training", 1)} - {None}:
+            attempt("training.diffeo", largest_cut, diffeo, data.image_shape)
         for precision in _values_of(valid, "training.precision"):
             attempt("training.precision", check_precision, precision, where)
         for model in models:

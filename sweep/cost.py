@@ -26,6 +26,7 @@ from trainables.family import prepare_process
 from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
+from trainables.probes.stability import stability_bytes
 from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 
@@ -232,8 +233,9 @@ def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str,
         predicted = (len(data.train.labels) + len(data.test.labels)) * num_evaluations * replicas * config.probes.predictions
         of_activations = num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
         at_end = (bool(config.probes.baselines) + (config.probes.stitching is not None)) * _END_BYTES
-        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + at_end + _FAMILY_BYTES
-        most_records = max(most_records, num_looks * values_bytes + predicted * 2)
+        of_stability = num_looks * stability_bytes(config.probes, len(layers), data.num_classes) * replicas
+        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + at_end + of_stability + _FAMILY_BYTES
+        most_records = max(most_records, num_looks * values_bytes + predicted * 2 + of_stability)
     names_bytes = 64_000  # header: names and shapes
     state_bytes = sum(t.nbytes for t in training.state().values()) * 2 / len(training.replicas.seeds) * replicas  # momentum is yet to come
     return table_bytes, state_bytes + most_records + names_bytes

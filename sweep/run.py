@@ -193,12 +193,15 @@ def _prepare(plan: Plan, store: Store) -> None:
 
 
 def _write_samples(plan: Plan, store: Store) -> None:
-    """Write the table `samples` of every data set that families of the plan train on."""
+    """Write the tables `samples` and `warps` of every data set that families of the plan train on."""
     from trainables.data import load as load_data
+    from trainables.probes.stability import write_warps
     from trainables.rows import write_samples
 
     for data in {base.dataset_hash: base.recipe.data for base, _ in plan.families.values()}.values():
         write_samples(store, load_data(data), plan.config.probes)
+        if plan.config.probes.stability is not None:
+            write_warps(store, load_data(data), plan.config.probes)
 
 
 def _delete_states(plan: Plan, store: Store) -> None:

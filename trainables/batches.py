@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from trainables.data import Split
-from trainables.data.augment import flip_and_shift
-from trainables.recipe import Training
-from trainables.streams import stream
+from trainables.data.augment import draw_fields, flip_and_shift, largest_cut, warp
+from trainables.recipe import Diffeo, Training
+from trainables.streams import stream, stream_seed
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
@@ -27,6 +27,7 @@ class EpochBatches:
 
     def __init__(self, config: Training, split: Split, seeds: list[int], epoch: int, interleaved: bool = False) -> None:
         self.split, self.batch_size, self.interleaved = split, config.batch_size, interleaved
+        self.config, self.seeds, self.epoch = config, seeds, epoch
         device, num_samples = split.labels.device, len(split.labels)
         order = torch.stack([torch.randperm(num_samples, generator=stream(seed, "order", epoch)) for seed in seeds])
         self.order = to_device(order, device)
@@ -52,5 +53,15 @@ class EpochBatches:
         order = drawn(self.order)
         flips = None if self.flips is None else drawn(self.flips).flatten(0, 1)
         shifts = None if self.shifts is None else drawn(self.shifts).flatten(0, 1)
-        images = flip_and_shift(self.split.images.index_select(0, order.flatten()), flips, shifts).unflatten(0, order.shape)
+        images = flip_and_shift(self.split.images.index_select(0, order.flatten()), flips, shifts)
+        if self.config.diffeo is not None:
+            images = self._warped(images, self.config.diffeo, step)
+        images = images.unflatten(0, order.shape)
         return images.transpose(0, 1) if self.interleaved else images, self.split.labels[self.order[:, now]]
+
+    def _warped(self, images: Tensor, config: Diffeo, step: int) -> Tensor:
+        """Images of a step, each under its own warp. Drawn step by step: the fields of an epoch would take more memory than its images."""
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        drawn = [draw_fields(config, shape, self.batch_size, stream_seed(seed, f"diffeo/{step}", self.epoch)) for seed in self.seeds]
+        coefficients = torch.stack(drawn, 1 if self.interleaved else 0).flatten(0, 1)
+        return warp(images, to_device(coefficients, images.device), largest_cut(config, shape))

@@ -23,6 +23,7 @@ from trainables.probes.activations import ActivationsProbe
 from trainables.probes.baselines import BaselinesProbe
 from trainables.probes.curves import CurvesProbe
 from trainables.probes.predictions import PredictionsProbe
+from trainables.probes.stability import StabilityProbe
 from trainables.probes.stitching import StitchingProbe
 from trainables.recipe import BaseRecipe, Probes
 from trainables.replicas import Executor
@@ -98,13 +99,15 @@ class _Attempt:
         self.trial = self.base.trial_name(schedule, family.probes)
         self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
         self.setting = setting(family.probes, device, self.training.executor, torch.get_num_threads())
-        activations = ActivationsProbe(family.probes, data, build(recipe.model, data.image_shape, data.num_classes), self.training.device)
+        model = build(recipe.model, data.image_shape, data.num_classes)
+        activations = ActivationsProbe(family.probes, data, model, self.training.device)
         self.probes: list[Probe] = [
             CurvesProbe(recipe.training, schedule, self.training.steps_per_epoch),
             PredictionsProbe(family.probes.predictions),
             activations,
             BaselinesProbe(family.probes, schedule, data, activations),
             StitchingProbe(family.probes.stitching, schedule),
+            StabilityProbe(family.probes, schedule, data, activations.layers, model, self.training.device),
         ]
         self.started_from: str | None = None
         self.started_at = 0

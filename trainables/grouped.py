@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from trainables.grouping import group
-from trainables.models import largest_output_bytes
+from trainables.grouping import group, keeps_output
+from trainables.models import largest_output_bytes, record
 from trainables.precision import autocast, products
 from trainables.replicas import Executor, Loss, Replicas, channels_last
 
@@ -65,7 +66,25 @@ class GroupedReplicas(Replicas):
                 ]
             )
 
+    def features(self, layers: Sequence[str], reduce: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        if not all(keeps_output(module.get_submodule(layer)) for _, _, module in self._blocks for layer in layers):
+            return super().features(layers, reduce, images)
+        self.train_mode(False)
+        with torch.no_grad(), products("float32"):
+            return torch.cat([self._features(module, stop - start, layers, reduce, images) for start, stop, module in self._blocks])
 
-def _apart(logits: Tensor, num_replicas: int) -> Tensor:
-    """`[sample, replica x class]` as `[replica, sample, class]`."""
-    return logits.unflatten(1, (num_replicas, -1)).transpose(0, 1)
+    def _features(
+        self, module: nn.Module, num_replicas: int, layers: Sequence[str], reduce: Callable[[Tensor], Tensor], images: Tensor
+    ) -> Tensor:
+        """Of one block `[replica, sample, feature]`."""
+        found = []
+        for batch in images.split(self._chunk_size):
+            outputs = record(module, layers, channels_last(batch))
+            apart = [_apart(outputs[layer], num_replicas).flatten(0, 1) for layer in layers]
+            found.append(torch.cat([reduce(output) for output in apart], 1).unflatten(0, (num_replicas, -1)))
+        return torch.cat(found, 1)
+
+
+def _apart(output: Tensor, num_replicas: int) -> Tensor:
+    """`[sample, replica x channel, ...]` as `[replica, sample, channel, ...]`."""
+    return output.unflatten(1, (num_replicas, -1)).transpose(0, 1)

@@ -104,6 +104,11 @@ class _Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+def keeps_output(module: nn.Module) -> bool:
+    """Whether a part of a group computes in evaluation what that part of the networks does: not where it takes over what follows it."""
+    return not (isinstance(module, _Pooled) or (isinstance(module, _Conv2d) and module.norm is not None))
+
+
 class NotGroupable(ValueError):
     """A model with a part that does not keep its channels apart."""
 

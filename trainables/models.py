@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from trainables.activations import HotSwap
 from trainables.functions import UnknownName
 from trainables.recipe import Model
 
-SMALL_IMAGE = 64  # pixels; below it the ImageNet stem of a ResNet would leave almost no map
+SMALL_IMAGE = 64  # pixels; up to it a ResNet's ImageNet stem would leave almost no map, and a VGG's classifier blow up one position to 7x7
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # Gates (sigmoid, hardsigmoid) and attention's softmax are parts of an architecture, not its activation.
 _ACTIVATIONS = (
@@ -115,6 +116,8 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], num_classes:
     if not num_swapped:
         raise UnknownName(f"model {name!r} has no activation module that could be swapped")
     _fit_input(model, image_shape)
+    if isinstance(model, torchvision().models.VGG) and max(image_shape[1:]) <= SMALL_IMAGE:
+        _fit_vgg(model, num_classes)
     return model
 
 
@@ -146,6 +149,18 @@ def _fit_input(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
     setattr(model.get_submodule(path), name, new)
 
 
+def _fit_vgg(model: nn.Module, num_classes: int) -> None:
+    """A VGG for small images, as the literature has it on CIFAR: behind the convolutions one linear layer on the mean over positions.
+
+    Odd borders are pooled, too, so that 28 pixels are not halved away.
+    """
+    pools = [module for module in model.modules() if isinstance(module, nn.MaxPool2d)]
+    for pool in pools:
+        pool.ceil_mode = True
+    channels = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)][-1]
+    model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes)
+
+
 def default_layers(model: nn.Module) -> list[str]:
     """The top-level parts that hold parameters, norms aside: block1, ..., head; or conv1, layer1, ..., fc."""
     return [name for name, child in model.named_children() if not isinstance(child, _NORMS) and any(True for _ in child.parameters())]
@@ -166,7 +181,7 @@ def is_random(model: nn.Module) -> bool:
     return any(type(module).__name__.startswith(_RANDOM) for module in model.modules())
 
 
-def record(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
+def record(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """Outputs of the named layers on a batch. The caller sets the mode and no_grad."""
     found: dict[str, Tensor] = {}
 

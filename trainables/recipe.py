@@ -108,6 +108,30 @@ class Model(Section):
     )
 
 
+class Diffeo(Section):
+    """Augmentation by random diffeomorphisms (Petrini et al. 2021), a field of its own for every image.
+
+    With the cut-off c, T = T_min + (T_max - T_min) Beta(s r / (r + 1), s / (r + 1)) over the range of temperatures of c, and c likewise
+    over whole numbers; s = 2 and r = 1 make both uniform.
+    """
+
+    cut_min: int = Field(2, ge=2, description="Least cut-off c; there is no law at 1.")
+    cut_max: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Largest cut-off; null takes the published 15, or 2 side / pi where that is less: beyond it all warps fold.",
+    )
+    cut_concentration: float = Field(2.0, gt=0.0, description="s of the cut-off.")
+    cut_ratio: float = Field(1.0, gt=0.0, description="r of the cut-off: above 1 favours large ones.")
+    temperature_concentration: float = Field(2.0, gt=0.0, description="s of the temperature.")
+    temperature_ratio: float = Field(1.0, gt=0.0, description="r of the temperature: above 1 favours large ones.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Diffeo:
+        if self.cut_max is not None and self.cut_max < self.cut_min:
+            raise ValueError(f"cut_max is {self.cut_max}, below cut_min ({self.cut_min})")
+        return self
+
+
 class Training(Section):
     """Optimisation, the same in every family of the sweep."""
 
@@ -136,6 +160,7 @@ class Training(Section):
     reset_optimizer_at_swap: bool = Field(False, description="Whether a swap forgets momentum and other optimizer state.")
     flip: bool = Field(False, description="Augment by random horizontal flips.")
     shift_px: int = Field(0, ge=0, description="Augment by random shifts of up to so many pixels, zero padded.")
+    diffeo: Diffeo | None = Field(None, description="Augment by random diffeomorphisms: {} for the defaults; null does not.")
 
     @model_validator(mode="after")
     def _effective(self) -> Training:
@@ -173,6 +198,39 @@ class Stitching(Section):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the training batches and of the choice of pairs.")
 
 
+class Warp(Section):
+    """A law of random diffeomorphisms: its cut-off, and how far it moves pixels."""
+
+    cut: int = Field(3, ge=2, description="Cut-off c: modes of frequency up to about c in each direction.")
+    displacement_px: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Nominal displacement delta in pixels; null takes 1, or that of temperature."
+    )
+    temperature: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Temperature T, instead of displacement_px.")
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Warp:
+        if self.displacement_px is not None and self.temperature is not None:
+            raise ValueError("displacement_px and temperature say the same thing twice; give one of them")
+        return self
+
+
+class Stability(Section):
+    """Relative stability to diffeomorphisms: how outputs and layers change on warped images, and on images with noise as large."""
+
+    warps: Annotated[list[Warp], Unique, Field(min_length=1)] = Field(
+        [Warp()], description="The laws of the warps; the default is the published c = 3 and one pixel."
+    )
+    mask: Literal["published", "disc"] = Field(
+        "published", description="Modes kept: i^2 + j^2 < (c + 1/2)^2, as the paper's code does, or at most c^2, as its text says."
+    )
+    interpolation: Literal["linear", "gaussian"] = Field("linear", description="How warped images are read between pixels.")
+    reject_folded: bool = Field(False, description="Draw fields that fold again; else they are used and counted.")
+    pooling: Literal["flatten", "mean"] = Field(
+        "flatten", description="What of a layer's map is compared: all of it, or its mean over positions. The output is compared whole."
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the warps and of the noise, the same for every network.")
+
+
 class Probes(Section):
     """What is recorded. Does not influence training."""
 
@@ -208,6 +266,12 @@ class Probes(Section):
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
     )
 
+    stability: Stability | None = Field(
+        None,
+        description="Relative stability to diffeomorphisms, on the probe samples, in the layers and at the moments where activations are "
+        "recorded: {} for the defaults; null does not.",
+    )
+
     @property
     def key(self) -> dict[str, Any]:
         """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
@@ -224,7 +288,9 @@ class Probes(Section):
     @property
     def on_the_way(self) -> dict[str, Any]:
         """What of this decides what is recorded before the end of training."""
-        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching"})
+        at_the_end = {"baselines", "sharpness_directions", "stitching"}
+        # Left out at its default, so that states from before there was the option stay usable.
+        return self.model_dump(mode="json", exclude=at_the_end | (set() if self.stability else {"stability"}))
 
 
 class BaseRecipe(Section):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.activations import swap_activation
-from trainables.models import is_random
+from trainables.models import is_random, record
 from trainables.precision import Precision, autocast, products
 from trainables.streams import stream_seed
 
@@ -168,6 +168,18 @@ class Replicas:
         self.train_mode(False)
         with torch.no_grad(), products("float32"):
             return self._map(function, images.split(chunk or self._chunk(images)))
+
+    def features(self, layers: Sequence[str], reduce: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """`reduce` of the outputs of the named layers (`""` is the network) on the same images, side by side `[replica, sample, feature]`.
+
+        `reduce` takes an output `[sample, channel, ...]` to `[sample, feature]`. In evaluation mode, as `map`.
+        """
+
+        def side_by_side(model: nn.Module, batch: Tensor) -> Tensor:
+            found = record(model, layers, batch)
+            return torch.cat([reduce(found[layer]) for layer in layers], 1)
+
+        return self.map(side_by_side, images)
 
     def _chunk(self, images: Tensor) -> int:
         return 64

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -31,6 +32,7 @@ Interpolation = Literal["linear", "gaussian"]
 GAUSSIAN_PX = 0.4715  # standard deviation of the authors' Gaussian interpolation
 _TAPS = torch.arange(-2, 4)  # beyond three pixels a Gaussian of that width weighs less than 2e-9
 _CHUNK_BYTES = 64 * 2**20
+_CACHED_VALUES = 2**22  # of a grid's constants; those of larger images are made again
 
 
 def temperature_range(size: float, cut: int) -> tuple[float, float]:
@@ -172,15 +174,26 @@ class Diffeomorphisms:
 
     def _grid(self, height: int, width: int) -> Tensor:
         """Where each pixel is read, in units of the half sides from the centre `[field, height, width, 2]`: one matrix product for all."""
-        basis = self._basis(self._waves(width), self._waves(height))
-        num_modes, num_points = basis.shape
-        scale = torch.tensor([2 * side / max(side - 1, 1) for side in (width, height)]).to(basis)
-        interleaved = basis.new_zeros(2, num_modes, num_points, 2)
-        for component in range(2):
-            interleaved[component, :, :, component] = -scale[component] * basis
-        across, down = (torch.linspace(-1, 1, side).to(basis) for side in (width, height))
-        still = torch.stack([across.expand(height, width), down[:, None].expand(height, width)], 2)
-        return torch.addmm(still.flatten(), self.coefficients.flatten(1), interleaved.flatten(2).flatten(0, 1)).view(-1, height, width, 2)
+        num_values = 4 * self.modes.numel() * height * width
+        constants = _grid_constants if num_values <= _CACHED_VALUES else _grid_constants.__wrapped__
+        pairs = tuple(map(tuple, self.modes.tolist()))
+        still, waves = constants(pairs, height, width, self.coefficients.dtype, self.coefficients.device)
+        return torch.addmm(still, self.coefficients.flatten(1), waves).view(-1, height, width, 2)
+
+
+@lru_cache(maxsize=8)
+def _grid_constants(
+    pairs: tuple[tuple[int, int], ...], height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The grid of no displacement `[height x width x 2]`, and what each coefficient adds to it `[2 x mode, height x width x 2]`."""
+    fields = Diffeomorphisms(torch.zeros(0, 2, len(pairs), dtype=dtype, device=device), torch.tensor(pairs, device=device))
+    basis = fields._basis(fields._waves(width), fields._waves(height))
+    waves = basis.new_zeros(2, *basis.shape, 2)
+    for component, side in enumerate((width, height)):
+        waves[component, :, :, component] = -2 * side / max(side - 1, 1) * basis
+    across, down = (torch.linspace(-1, 1, side).to(basis) for side in (width, height))
+    still = torch.stack([across.expand(height, width), down[:, None].expand(height, width)], 2)
+    return still.flatten(), waves.flatten(2).flatten(0, 1)
 
 
 def _gaussian(images: Tensor, displacement: Tensor) -> Tensor:

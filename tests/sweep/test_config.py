@@ -161,7 +161,7 @@ def test_overrides_are_yaml():
         (["training.first_seed=100000000000000000000"], r"training\.first_seed: 1\d+ is refused"),
         (["resources.cpus_per_family=0.00001"], r"resources\.cpus_per_family: 1e-05 is refused"),
         (["training.epochs=1:30"], r"training\.epochs: '1:30' is refused"),
-        (["model={name: vgg11}"], r"model: 'vgg11' cannot process images of 3x12x12"),
+        (["model={name: alexnet}"], r"model: 'alexnet' cannot process images of 3x12x12"),
         (
             ["probes.epochs=[0, 2, 9, 5]"],
             r"probes\.epochs: \[5, 9\] are no epochs at which every family is evaluated; did you mean 4, 4\? allowed: 0 to 4$",

@@ -19,7 +19,7 @@ MODELS = [
     Model(name="cnn", widths=[4, 6]),
     Model(name="cnn", widths=[4], batch_norm=False),
     Model(name="resnet18"),
-    Model(name="vgg11_bn"),
+    Model(name="squeezenet1_1"),
     Model(name="shufflenet_v2_x0_5"),
     Model(name="mobilenet_v2"),
 ]

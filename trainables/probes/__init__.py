@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from trainables.recipe import Probes
 from trainables.schedule import Phase
 from trainables.training import Evaluation, FamilyTraining
 
@@ -31,6 +32,10 @@ class Look:
     @property
     def phase(self) -> Phase:
         return self.training.phase
+
+    def is_recorded(self, config: Probes) -> bool:
+        """Whether networks are looked into now: for activations, and what is measured beside them."""
+        return self.moment in config.moments or (self.moment == "epoch" and self.epoch in config.epochs)
 
     def key(self, *more: str) -> str:
         """A name for what is recorded now that sorts in the order of time."""

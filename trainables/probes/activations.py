@@ -56,7 +56,7 @@ class ActivationsProbe:
         self.records: dict[str, Tensor] = {}
 
     def look(self, look: Look) -> None:
-        if look.moment not in self.config.moments and not (look.moment == "epoch" and look.epoch in self.config.epochs):
+        if not look.is_recorded(self.config):
             return
         for layer, values in self.measure(look.training.replicas).items():
             self.records[look.key(layer)] = values.cpu()
