@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.hull_tables import HULL, HULL_PIXELS
 from analysis.probe_tables import BASELINES, STITCHING
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
@@ -174,6 +175,8 @@ _TABLES = (
     ),
     BASELINES,
     STITCHING,
+    HULL,
+    HULL_PIXELS,
     RUNS,
     Table(
         "samples",
@@ -326,7 +329,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set; `runs`: one per run of the command).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `hull_pixels`: per data set; `runs`: per run).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

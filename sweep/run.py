@@ -192,12 +192,15 @@ def _prepare(plan: Plan, store: Store) -> None:
 
 
 def _write_samples(plan: Plan, store: Store) -> None:
-    """Write the table `samples` of every data set that families of the plan train on."""
+    """Write the tables of every data set that families of the plan train on: `samples`, and `hull_pixels` where it is asked for."""
     from trainables.data import load as load_data
+    from trainables.probes.hull_pixels import pixel_hull
     from trainables.rows import write_samples
 
     for data in {base.dataset_hash: base.recipe.data for base, _ in plan.families.values()}.values():
         write_samples(store, load_data(data), plan.config.probes)
+        if plan.config.probes.hull is not None:
+            pixel_hull(store, load_data(data), plan.config.probes, progress=True)
 
 
 def _delete_states(plan: Plan, store: Store) -> None:

@@ -172,6 +172,28 @@ class Stitching(Section):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the training batches and of the choice of pairs.")
 
 
+class Hull(Section):
+    """Test samples relative to the convex hull of training samples, in pixels and in layers, before each swap and at the end."""
+
+    layers: Annotated[list[str], Unique, Field(min_length=1)] | None = Field(
+        None, description="Layers whose features are looked at, by module name; null takes those whose activations are recorded."
+    )
+    pooling: Literal["flatten", "mean"] = Field(
+        "flatten",
+        description="How a map becomes a point: flatten, as the rest of the network takes it, or mean over positions, of which the rest "
+        "of the network predicts nothing.",
+    )
+    train_size: Annotated[int, Field(ge=2)] | None = Field(
+        2000, description="Training samples that span a layer's hull, the same for every network; null takes all. Unit: images."
+    )
+    null_samples: int = Field(100, ge=1, description="Draws of the Gaussian null beside the probe samples.")
+    pixel_queries: Literal["probe", "test"] = Field(
+        "probe",
+        description="Images that are projected onto the hull of all training images, once per data set: the probe samples, or the whole "
+        "test split.",
+    )
+
+
 class Probes(Section):
     """What is recorded. Does not influence training."""
 
@@ -208,6 +230,12 @@ class Probes(Section):
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
     )
 
+    hull: Hull | None = Field(
+        None,
+        description="Locate probe samples relative to the hull of training samples before swaps and at the end: {} for the defaults; null "
+        "does not. Costs 0.1 to 2 s per replica, layer and moment (32 to 1,568 features).",
+    )
+
     @property
     def key(self) -> dict[str, Any]:
         """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
@@ -220,7 +248,8 @@ class Probes(Section):
     @property
     def on_the_way(self) -> dict[str, Any]:
         """What of this decides what is recorded before the end of training."""
-        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching"})
+        on_the_way = self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching", "hull"})
+        return on_the_way | ({} if self.hull is None else {"hull": self.hull.model_dump(mode="json")})
 
 
 class BaseRecipe(Section):
