@@ -131,7 +131,9 @@ def crossings(predict: Callable[[np.ndarray], np.ndarray], starts: np.ndarray, e
         return predict(starts[which] + places[:, None] * (ends[which] - starts[which]))
 
     everyone = np.arange(len(starts))
-    classes = np.stack([at(everyone, np.full(len(starts), place)) for place in grid], axis=1)  # [query, place]
+    at_once = max(1, _BLOCK_BYTES // (8 * len(grid) * starts.shape[1]))
+    blocks = [at(np.repeat(some, len(grid)), np.tile(grid, len(some))) for some in np.split(everyone, range(at_once, len(starts), at_once))]
+    classes = np.concatenate(blocks).reshape(-1, len(grid))  # [query, place]
     which, steps = np.nonzero(classes[:, 1:] != classes[:, :-1])
     low, high, before = grid[steps].copy(), grid[steps + 1].copy(), classes[which, steps]
     for _ in range(NUM_HALVINGS if len(which) else 0):
