@@ -144,7 +144,7 @@ def associations(
                     "verdict": "undecided",
                     "reason": "",
                     "scheme": "",
-                    "estimator": f"correlation of aligned ranks over families of spread ({MEASURES[str(name)].spread_title}) and mean "
+                    "estimator": f"correlation of aligned ranks over families of spread ({_title(str(name))}) and mean "
                     f"{predictor}; two-sided restricted permutation p of its studentized form, max-T over layers; bias-corrected "
                     "percentile bootstrap of controls, lines and replicas",
                     "alpha": alpha,
@@ -164,6 +164,11 @@ def associations(
                 _compare(made[trials], layers, predictor, len(sets), alpha)
     found = pd.DataFrame(rows, columns=COLUMNS).astype({"epoch": "Int32", "families_needed": "Int64", **dict.fromkeys(NUMBERS, np.float64)})
     return found.astype(dict.fromkeys(COUNTS, np.int64))
+
+
+def _title(name: str) -> str:
+    """What a spread is; other scores of families go by their own names."""
+    return MEASURES[name].spread_title if name in MEASURES else name
 
 
 def _untestable(kept: pd.DataFrame, predictor: str) -> str:

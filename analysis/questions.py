@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis import change
+from analysis.extrapolation import extrapolation
 from analysis.question import Question
 
-QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes)
+QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, extrapolation)
