@@ -109,10 +109,12 @@ def _means(sums: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series]:
 
 
 def by_layer(asked: pd.DataFrame, trials: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """A row per moment, group of families (by what their first swap exchanges; before it, all that share a state counted once) and layer.
+    """A row per moment, group of families and layer: at the end by what the first swap exchanges, and all; before it all, those that
+    share a state counted once.
 
-    `wrong_minus_correct` is the mean relative distance (`nearest`) of samples that networks predict wrongly minus that of those they predict
-    correctly, within each family, mean over the families that have both. Intervals are percentiles of a bootstrap over samples, those of the null over its draws.
+    `wrong_minus_correct` is the mean relative distance (`nearest`) of samples that networks predict wrongly minus that of those they
+    predict correctly, within each family, mean over the families that have both. Intervals are percentiles of a bootstrap over samples,
+    those of the null over its draws.
     """
     first = at_first_swap(asked.merge(trials[["trial", "swapped", "swap_epoch", "control"]], on="trial"))
     before = first["moment"] == "before_swap"
@@ -228,7 +230,7 @@ def by_size(table: pd.DataFrame, gap_table: pd.DataFrame) -> pd.DataFrame:
     keys = ["layer", "num_parameters", "train_size", "parameters_per_sample", "num_features", "num_points"]
     grouped = end.groupby(keys, sort=True)[values]
     mean, error = grouped.mean(), 1.96 * grouped.sem()
-    found = mean.join(mean - error, rsuffix="_low").join(mean + error, rsuffix="_high")
+    found = mean.join((mean - error).add_suffix("_low")).join((mean + error).add_suffix("_high"))
     found["num_families"] = end.groupby(keys).size()
     return found.reset_index().assign(estimator="means over families +- 1.96 standard errors")
 
