@@ -42,13 +42,15 @@ _WHOLE = ["num_points", "num_features", "num_parameters", "train_size"]
 def queries(store: Store, trials: Sequence[str], layers: Collection[str] | None, moments: Collection[str] | None) -> pd.DataFrame:
     """A row per family, moment, layer and query (sample, or draw of the null): sums over the replicas, and what is the same for all.
 
-    `query` numbers the samples, and the draws, of a family in the same order for all families.
+    `query` numbers the samples, and the draws, of a family in the same order for all families. Replicas whose training points are all one
+    in a layer (dead units) are left out there: their hull is that point, and nothing tells its scale.
     """
     parts = []
     for trial in trials:
         rows = tables.read(store, "hull", _READ, only=[trial])
         for column, wanted in (("layer", layers), ("moment", moments)):
             rows = rows if wanted is None else rows[rows[column].isin(list(wanted))]
+        rows = rows[rows["median_distance"] > 0]
         if len(rows):
             parts.append(_summed(rows).assign(trial=trial))
     columns = [*_KEYS, "kind", "query", "sample", *_WHOLE, *_SUMS]
