@@ -56,7 +56,7 @@ def distances(asked: pd.DataFrame) -> bytes | None:
         panel.set_xlim(-0.02, 1.0)
     handles = [Line2D([], [], color=colour, linestyle=style, linewidth=2, label=label) for label, colour, style in _CURVES.values()]
     which = f"{asked['trial'].nunique()} families of {size['num_parameters']:,} parameters on {size['train_size']:,} images"
-    finish(figure, handles, f"Distance to the hull of the training set: cumulative share of probe samples, {which}")
+    finish(figure, handles, f"Distance to the hull of the training set: cumulative share of probe samples\n{which}")
     return png(figure)
 
 
@@ -128,6 +128,7 @@ def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> bytes | None:
     figure, axes = panels(len(names))
     for panel, layer in zip(axes, names, strict=True):
         here = rows[(rows["layer"] == layer) & (rows["crossings"].map(len) > 0)]
+        num_crossing, num_samples = len(here), (rows["layer"] == layer).sum()
         here = here.assign(first=[places[0] for places in here["crossings"]]).sort_values("first").head(MAX_LINES)
         for line, row in enumerate(here.to_dict("records")):
             places = np.r_[0.0, row["crossings"], 1.0]
@@ -142,10 +143,11 @@ def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> bytes | None:
         )
         panel.set_title(f"{layer}: {known}", fontsize=9, color=INK, loc="left")
         panel.set_xlabel("from the sample (0) to its projection (1)", fontsize=9)
+        panel.set_ylabel(f"{num_crossing} of {num_samples} samples of one network", fontsize=9)
         panel.set_yticks([])
         panel.set_xlim(-0.01, 1.01)
         panel.set_ylim(-1, max(len(here), 5))
     labels = ("class predicted for the sample", "behind the first crossing", "behind the second")
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for label, colour in zip(labels, SWAP_EPOCH_COLOURS, strict=False)]
-    finish(figure, handles, "Decision boundaries on the way into the hull: a line is a sample; numbers are over all networks")
+    finish(figure, handles, "Decision boundaries on the way into the hull: a line is a sample; titles are over all networks")
     return png(figure)
