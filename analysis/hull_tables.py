@@ -37,7 +37,8 @@ PLACE = (
 
 HULL = Table(
     "hull",
-    "a probe sample, or a draw of the null, relative to the hull of training samples in a layer of a replica at a moment",
+    "a probe sample, or a draw of the null, relative to the hull of training samples in a layer of a replica at a moment; none for "
+    "replicas that diverged and in layers whose features are not finite",
     (
         VERSION,
         TRIAL,

@@ -151,6 +151,18 @@ def test_diverged_replicas_have_no_rows(small_recipe, small_data, store):
     assert set(rows["replica"]) == {0, 2}
 
 
+def test_layers_that_are_not_finite_have_no_rows(small_recipe, small_data, store):
+    """A network whose outputs are finite all the same: tanh takes infinity to 1."""
+    training = FamilyTraining(small_recipe, small_data, Phase(0, "tanh", "cross_entropy"), executor="loop")
+    training.replicas.named(training.replicas.weights)["block1.1.bias"][0] = torch.inf
+    probe = HullProbe(PROBES, CONTROL, small_data, ["block1.1", "head"], store)
+    probe.look(Look("end", training))
+    tables.write(store, "hull", "t000000000000", probe.row_groups("t000000000000"))
+    rows = tables.read(store, "hull")
+    assert set(rows.loc[rows["layer"] == "block1.1", "replica"]) == {1, 2}
+    assert set(rows.loc[rows["layer"] == "head", "replica"]) == {0, 1, 2}
+
+
 def test_what_cannot_be_followed_says_why(small_recipe, small_data, store):
     mean = PROBES.model_copy(update={"hull": Hull(pooling="mean", train_size=60, null_samples=5), "layers": ["block1", "block1.0", "head"]})
     _, rows = look_at(small_recipe, small_data, store, mean)

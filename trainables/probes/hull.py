@@ -60,7 +60,8 @@ def rest_of(model: nn.Module, layer: str, is_whole: bool, image_shape: tuple[int
 
 
 class HullProbe:
-    """The table `hull`. A record is the rows of a moment as bytes of Arrow's stream format; replicas that diverged have no rows."""
+    """The table `hull`. A record is the rows of a moment as bytes of Arrow's stream format. Replicas that diverged have no rows, and none
+    in a layer whose features are not finite."""
 
     table = "hull"
 
@@ -79,7 +80,7 @@ class HullProbe:
         alive = [index for index, is_alive in enumerate(training.alive) if is_alive]
         images = training.splits["test"].images[self.where.to(training.device)]
         model = training.replicas.build()
-        swap_activation(model.to(training.device), ACTIVATIONS.resolve(training.phase.activation))
+        swap_activation(model, ACTIVATIONS.resolve(training.phase.activation))
         whole = {
             "moment": look.moment,
             "epoch": look.epoch,
@@ -115,6 +116,8 @@ class HullProbe:
         predictor = _Predictor(training, rest_of(model, layer, is_whole, image_shape_of(training)), shape)
         for replica in alive:
             of_points, of_queries = (rows(features[replica], self.config.pooling) for features in (points, queries))
+            if not (of_points.isfinite().all() and of_queries.isfinite().all()):
+                continue
             found, null = self._locate(of_points, of_queries.cpu().numpy())
             sides = [place_columns(side, self.point_ids, self.point_labels, side is found) for side in (found, null)]
             followed = predictor.follow(replica, of_queries.cpu().numpy(), found.projection)
@@ -164,7 +167,8 @@ def _to_bytes(table: pa.Table) -> Tensor:
 
 
 class _Predictor:
-    """Decisions behind a layer, of points `[point, feature]` there; or the reason why there are none."""
+    """Decisions behind a layer, of points `[point, feature]` there; or the reason why there are none. The network stands on the CPU, where
+    it was cut; what it computes with is each replica's state, on the device."""
 
     def __init__(self, training: FamilyTraining, rest: nn.Module | str, shape: torch.Size) -> None:
         self.rest, self.shape, self.device = rest, shape, training.device
