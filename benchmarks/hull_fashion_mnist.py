@@ -1,10 +1,10 @@
 """The published statement on full Fashion-MNIST: do all test images lie outside the hull of the training set, in pixels and in features?
 
-    python benchmarks/hull_fashion_mnist.py --root data [--epochs 3] [--replicas 2] [--null 1000] [--keep FOLDER]
+    python benchmarks/hull_fashion_mnist.py --root data [--epochs 3] [--replicas 2] [--samples 10000] [--null 1000] [--keep FOLDER]
 
-Trains a CNN on all 60,000 images and locates all 10,000 test images relative to the hull of all training images in pixels, in the 64
-features of its last hidden layer (as many as the publication has) and in its logits, each beside a Gaussian null of the same mean,
-covariance and number of points. Times are CPU time of the process.
+Trains a CNN on all 60,000 images and locates the test images, or as many of them as asked for, relative to the hull of all training images:
+in pixels, in the 64 features of its last hidden layer (as many as the publication has) and in its logits, each beside a Gaussian null of
+the same mean, covariance and number of points. Times are CPU time of the process.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--root", default="data")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--null", type=int, default=1000)
     parser.add_argument("--train-size", type=int, help="fewer training images, for a try")
     parser.add_argument("--keep", type=Path, help="where the tables go; default: nowhere")
@@ -76,9 +77,9 @@ def main() -> int:
     )
     data = load(recipe.data)
     hull = Hull(train_size=None, null_samples=options.null)
-    probes = Probes(num_samples=len(data.test), layers=LAYERS, evaluate_every=options.epochs, baselines=[], predictions=False, hull=hull)
+    probes = Probes(num_samples=options.samples, layers=LAYERS, evaluate_every=options.epochs, baselines=[], predictions=False, hull=hull)
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "scipy"))
-    print(f"Python {platform.python_version()}, {packages}; {len(data.train):,} x {np.prod(data.image_shape)}, {len(data.test):,} queries")
+    print(f"Python {platform.python_version()}, {packages}; {len(data.train):,} x {np.prod(data.image_shape)}, {options.samples:,} queries")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(options.keep or folder)
         began = time.process_time()
