@@ -12,11 +12,12 @@ from scipy.stats import spearmanr
 from analysis import tables
 from analysis.akp import spreads
 from analysis.extrapolation import extrapolation
-from analysis.extrapolation_gap import against_gap, beside
+from analysis.extrapolation_gap import against_gap, beside, relative_stability
 from analysis.extrapolation_numbers import against_error, by_family, by_layer, by_size, families_with, queries
 from analysis.hull_tables import NULL, PIXELS, SAMPLE
 from analysis.measures.generalization import gaps
 from analysis.question import Asked
+from analysis.schema import FLAG, FLOAT, TEXT, TRIAL, VERSION, Column, Table
 
 NUM_SAMPLES, NUM_NULL, NUM_REPLICAS = 30, 20, 2
 LAYERS = (PIXELS, "block1", "block2")
@@ -170,6 +171,28 @@ def test_the_gap_is_explained_where_distances_follow_it(sweep, rows, follows_gap
     left = left[(left["predictor"] == "gap_accuracy") & (left["score"] == "nearest") & (left["given"] == "spread")]
     assert (left["p_holm"] < 0.05).all() == follows_gap
     assert set(found["statement"]) <= {"grows with the gap", "falls with the gap", "no effect", "undecided"}
+
+
+def test_relative_stability_is_held_fixed_where_it_was_recorded(sweep, rows, monkeypatch):
+    """R that is the gap itself, and distances that have nothing to do with it."""
+    if "stability" not in tables.TABLES:
+        columns = (TRIAL, Column("moment", TEXT, ""), Column("is_output", FLAG, ""), Column("relative_mean", FLOAT, ""))
+        monkeypatch.setitem(tables.TABLES, "stability", Table("stability", "", (VERSION, *columns)))
+    store = sweep(num_families=28, direction=0.0)
+    write_hull(store, rows)
+    asked = ask(store)
+    trials = families_with(store, None)
+    table = by_family(queries(store, list(trials["trial"]), None, None), trials)
+    assert relative_stability(asked) is None
+    assert set(beside(asked, table)["given"]) == {"spread", "nearest"}
+    for trial, gap in asked.gaps[["trial", "gap_accuracy"]].itertuples(index=False):
+        values = {"moment": ["init", "end", "end"], "is_output": [True, True, False], "relative_mean": [9.0, gap, 9.0]}
+        tables.write(store, "stability", trial, rows("stability", 3, trial=trial, **values))
+    found = beside(asked, table)
+    assert set(found["given"]) == {"spread", "nearest", "stability", "spread + stability"}
+    mine = found[(found["score"] == "stability") & (found["predictor"] == "gap_accuracy")]
+    assert (mine["rho"] > 0.95).all()
+    assert (mine["p_holm"] < 0.05).all()
 
 
 def test_sizes(sweep, rows):
