@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis import change, stitching
+from analysis.extrapolation import extrapolation
 from analysis.question import Question
 from analysis.stability import stability
 
-QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, stitching.stitching, stability)
+QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, stitching.stitching, stability, extrapolation)

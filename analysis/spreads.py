@@ -259,6 +259,8 @@ def is_calibrated(rows: pd.DataFrame) -> bool:
 
 def spread_title(measure: str, rows: pd.DataFrame) -> str:
     """What the spreads of a measure in these rows are."""
+    if measure not in MEASURES:  # another score of families, which goes by its own name
+        return measure
     return ("calibrated: " if is_calibrated(rows) else "") + MEASURES[measure].spread_title
 
 

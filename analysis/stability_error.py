@@ -23,7 +23,7 @@ FIT_ESTIMATOR = (
 )
 ASSOCIATION_ESTIMATOR = (
     "correlation of aligned ranks over families; two-sided restricted permutation p of its studentized form, p_holm over D, G and R and "
-    "layers; bias-corrected percentile bootstrap of controls, lines and replicas"
+    "layers; bias-corrected expanded percentile bootstrap of controls, lines and replicas"
 )
 
 
@@ -142,6 +142,6 @@ class _Compared:
         if not np.isfinite(rho):
             return {"reason": "what is held fixed leaves nothing to compare", "scheme": plan.scheme}
         draws = (self.resampling.ranks(Levels(logs, np.log(_parts(kept, f"{quantity}_values")))) * resampled).sum(axis=1)
-        low, high = bootstrap.interval(rho, draws, CONFIDENCE)
+        low, high = bootstrap.interval(rho, draws, CONFIDENCE, plan.counts["num_lines"])
         used = {name: plan.counts[name] for name in ("num_families", "num_controls")}
         return {"rho": rho, "rho_low": low, "rho_high": high, "p": float(found.p[0]), "scheme": plan.scheme} | used

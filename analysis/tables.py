@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.hull_tables import HULL, HULL_PIXELS
 from analysis.probe_tables import BASELINES, STABILITY, STITCHING, WARPS
 from analysis.reading import Unreadable, parquet, reading
 from analysis.runs import RUNS
@@ -177,6 +178,8 @@ _TABLES = (
     STITCHING,
     STABILITY,
     WARPS,
+    HULL,
+    HULL_PIXELS,
     RUNS,
     Table(
         "samples",
@@ -346,7 +349,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `warps`: one per data set; `runs`: one per run).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `warps`, `hull_pixels`: per data set; `runs`: per run).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

@@ -92,6 +92,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
                 attempt("probes.layers", check_layers, built, config.probes.layers)
             if built is not None and config.probes.stitching is not None:
                 attempt("probes.stitching", check_stitching, config.probes.stitching, built, data.image_shape)
+            if built is not None and config.probes.hull is not None:
+                attempt("probes.hull.layers", check_layers, built, config.probes.hull.layers or [])
             if built is not None:
                 problems += check_objectives(config, config.probes.layers or default_layers(built))
     problems += check_search(config)

@@ -27,12 +27,13 @@ from trainables.models import build
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
 from trainables.probes.stability import stability_bytes
+from trainables.recipe import Probes
 from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 
 # Fitted to the tables of the recipes cells, breastmnist and quick: bytes on disk per byte of activations, per row group of them,
-# per predicted class, of a table of the end (baselines, stitching), and of all other tables per family.
-_ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _END_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 3500, 33_000
+# per predicted class, of a table of the end (baselines, stitching), of a row of `hull`, and of all other tables per family.
+_ACTIVATIONS_RATIO, _ROW_GROUP_BYTES, _PREDICTION_BYTES, _END_BYTES, _HULL_ROW_BYTES, _FAMILY_BYTES = 0.87, 2600, 0.15, 3500, 40, 33_000
 # What of a training recipe does not change what an epoch costs.
 _COSTS_NOTHING = {"epochs", "replicas", "first_seed", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_epochs"}
 
@@ -202,7 +203,8 @@ def _timed(some: list[Planned], config: Sweep) -> Rates:
     if where != device(config):
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "float32"})})
     executor = "vmap" if config.resources.executor == "compiled" else config.resources.executor  # compiling takes a minute
-    phases = functions_in_turn([planned.schedule for planned in some])
+    limit = 2 if config.probes.hull is not None else 4  # its looks at swaps cost more than epochs
+    phases = functions_in_turn([planned.schedule for planned in some], limit)
     try:
         if any(":" in name for _, *functions in phases for name in functions):
             times = time_apart(num_threads(config), recipe, config.probes, phases, where, executor)
@@ -234,11 +236,21 @@ def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str,
         of_activations = num_looks * (values_bytes * _ACTIVATIONS_RATIO + len(layers) * _ROW_GROUP_BYTES)
         at_end = (bool(config.probes.baselines) + (config.probes.stitching is not None)) * _END_BYTES
         of_stability = num_looks * stability_bytes(config.probes, len(layers), data.num_classes) * replicas
-        table_bytes[planned.trial] = of_activations + predicted * _PREDICTION_BYTES + at_end + of_stability + _FAMILY_BYTES
+        of_hull = _hull_rows(config.probes, replicas, num_swaps + 1, len(probe.layers)) * _HULL_ROW_BYTES
+        at_looks = of_activations + of_stability + of_hull
+        table_bytes[planned.trial] = at_looks + predicted * _PREDICTION_BYTES + at_end + _FAMILY_BYTES
         most_records = max(most_records, num_looks * values_bytes + predicted * 2 + of_stability)
     names_bytes = 64_000  # header: names and shapes
     state_bytes = sum(t.nbytes for t in training.state().values()) * 2 / len(training.replicas.seeds) * replicas  # momentum is yet to come
     return table_bytes, state_bytes + most_records + names_bytes
+
+
+def _hull_rows(probes: Probes, replicas: int, num_looks: int, num_layers: int) -> int:
+    """Rows of the table `hull` of a family."""
+    if probes.hull is None:
+        return 0
+    num_layers = 1 + (len(probes.hull.layers) if probes.hull.layers else num_layers)
+    return num_looks * replicas * num_layers * (probes.num_samples + probes.hull.null_samples)
 
 
 def _num_evaluations(schedule: Schedule, config: Sweep) -> int:

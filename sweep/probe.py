@@ -20,6 +20,7 @@ from analysis.storage import Store
 from trainables.data import Dataset, Split, load
 from trainables.executors import Wanted
 from trainables.family import Family, free_gpu, prepare_process, run
+from trainables.probes.hull_pixels import pixel_hull
 from trainables.recipe import BaseRecipe, Probes
 from trainables.schedule import Schedule
 
@@ -76,7 +77,10 @@ def time_family(recipe: BaseRecipe, probes: Probes, phases: list[list[Any]], dev
 def _times(family: Family, data: Dataset, device: str, executor: Wanted, evaluate_every: int) -> dict[str, float]:
     """Seconds per replica of a whole small family on some data, which evaluates every epoch, as if it did so every so many."""
     with tempfile.TemporaryDirectory(prefix="sweep-probe-") as folder:
-        store, reports = Store(folder), [time.perf_counter()]
+        store = Store(folder)
+        if family.probes.hull is not None:
+            pixel_hull(store, data, family.probes)  # once per data set, not per family
+        reports = [time.perf_counter()]
         try:
             for _ in run(family, store, device, executor, data):
                 reports.append(time.perf_counter())

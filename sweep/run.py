@@ -193,8 +193,9 @@ def _prepare(plan: Plan, store: Store) -> None:
 
 
 def _write_samples(plan: Plan, store: Store) -> None:
-    """Write the tables `samples` and `warps` of every data set that families of the plan train on."""
+    """Write the tables of every data set that families of the plan train on: `samples`, and `warps` and `hull_pixels` where asked for."""
     from trainables.data import load as load_data
+    from trainables.probes.hull_pixels import pixel_hull
     from trainables.probes.stability import write_warps
     from trainables.rows import write_samples
 
@@ -202,6 +203,8 @@ def _write_samples(plan: Plan, store: Store) -> None:
         write_samples(store, load_data(data), plan.config.probes)
         if plan.config.probes.stability is not None:
             write_warps(store, load_data(data), plan.config.probes)
+        if plan.config.probes.hull is not None:
+            pixel_hull(store, load_data(data), plan.config.probes, progress=True)
 
 
 def _delete_states(plan: Plan, store: Store) -> None:

@@ -22,6 +22,7 @@ from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
 from trainables.probes.baselines import BaselinesProbe
 from trainables.probes.curves import CurvesProbe
+from trainables.probes.hull import HullProbe
 from trainables.probes.predictions import PredictionsProbe
 from trainables.probes.stability import StabilityProbe
 from trainables.probes.stitching import StitchingProbe
@@ -108,6 +109,7 @@ class _Attempt:
             BaselinesProbe(family.probes, schedule, data, activations),
             StitchingProbe(family.probes.stitching, schedule),
             StabilityProbe(family.probes, schedule, data, activations.layers, model, self.training.device),
+            HullProbe(family.probes, schedule, data, activations.layers, store),
         ]
         self.started_from: str | None = None
         self.started_at = 0

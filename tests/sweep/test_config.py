@@ -38,7 +38,7 @@ def attempt(tmp_path, text=SMALL, overrides=()):
     return config
 
 
-@pytest.mark.parametrize("name", ["breastmnist", "cells", "cifar10", "quick", "search"])
+@pytest.mark.parametrize("name", ["breastmnist", "cells", "cifar10", "hull", "quick", "search"])
 def test_shipped_recipes_are_valid(name):
     assert name in recipe_names()
     assert load(name)[0].name == name
@@ -69,6 +69,8 @@ def test_overrides_are_yaml():
             ["probes.baselines=[sharpnes]"],
             r"probes\.baselines\[0\]: 'sharpnes' is unknown; did you mean 'sharpness'\? allowed: calibration",
         ),
+        (["probes.hull={poolling: mean}"], r"probes\.hull\.poolling: unknown key; did you mean 'pooling'\? allowed: layers, pooling"),
+        (["probes.hull={layers: [blok1]}"], r"probes\.hull\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
         (["probes.stitching={step: 3}"], r"probes\.stitching\.step: unknown key; did you mean 'steps'\? allowed: layers, steps"),
         (["trainnig.replicas=4"], r"trainnig: unknown key; did you mean 'training'\?"),
         (["data.sise=4"], r"data\.sise: unknown key; .*image_size"),

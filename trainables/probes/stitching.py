@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
@@ -21,11 +21,11 @@ from torch.func import functional_call
 
 from trainables.activations import ACTIVATIONS, swap_activation
 from trainables.functions import UnknownName
-from trainables.models import default_layers, record
+from trainables.models import default_layers
+from trainables.parts import LowerParts, image_shape_of, parts_behind, parts_of
 from trainables.precision import products
 from trainables.probes import Look, merge, parse_key
 from trainables.recipe import Stitching
-from trainables.replicas import Replicas
 from trainables.schedule import Schedule
 from trainables.streams import stream
 from trainables.training import FamilyTraining
@@ -35,39 +35,6 @@ _CHUNK = 256  # images at once
 _LEAST_VARIANCE = 1e-8  # directions of features with less than this share of the largest variance are left out of the fit
 
 Pair = tuple[int, int]  # lower and upper replica
-
-
-class _Chain(nn.Sequential):
-    """Parts of a network in turn, with its parameter names. A map is flattened where a linear layer meets it, as torchvision's do."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for part in self:
-            first = next((m for m in part.modules() if any(True for _ in m.parameters(recurse=False))), None)
-            x = part(x.flatten(1) if x.dim() > 2 and isinstance(first, nn.Linear) else x)
-        return x
-
-
-def parts_of(model: nn.Module, image_shape: tuple[int, int, int]) -> OrderedDict[str, nn.Module]:
-    """The top-level parts of a network by name, which computed in turn are the network. Raises UnknownName if they are not."""
-    parts = OrderedDict(model.named_children())
-    images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-    model.eval()
-    with torch.no_grad():
-        try:
-            is_chain = torch.allclose(_Chain(parts)(images), model(images), rtol=1e-4, atol=1e-5)
-        except Exception:  # whatever a part says to what it does not expect
-            is_chain = False
-    if not is_chain or any(type(part).__name__ == "Permute" for part in parts.values()):  # that moves the axis of channels
-        raise UnknownName(
-            f"{type(model).__name__} is no chain of its parts {', '.join(parts)}, so it cannot be cut between them; "
-            "allowed: mlp, cnn and other models that are (resnet18, ...), or no stitching"
-        )
-    return parts
-
-
-def _image_shape(training: FamilyTraining) -> tuple[int, int, int]:
-    _, channels, height, width = training.splits["train"].images.shape
-    return channels, height, width
 
 
 def check_stitching(config: Stitching, model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
@@ -94,7 +61,7 @@ def stitch(training: FamilyTraining, layers: list[str], pairs: list[Pair], confi
     """Test accuracy and cross-entropy of every stitched network, by layer `[pair, 2]` in the order of `pairs`."""
     train, test = training.splits["train"], training.splits["test"]
     with products("float32"):
-        lower = _Lower(training.replicas, layers)
+        lower = LowerParts(training.replicas, layers)
         seams = _seams(training, layers, pairs, _rows(lower, train.images, config.seed))
         optimizer = torch.optim.Adam([p for seam in seams for p in (seam.weight, seam.bias)], config.learning_rate) if seams else None
         for step in range(config.steps):
@@ -123,26 +90,7 @@ def _scores(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([right.to(losses.dtype), losses.sum(1)], 1)
 
 
-class _Lower:
-    """Outputs of layers of all replicas on the same images, `[replica, sample, ...]` by layer."""
-
-    def __init__(self, replicas: Replicas, layers: list[str]) -> None:
-        self.replicas, self.layers = replicas, layers
-
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        shapes: dict[str, torch.Size] = {}
-
-        def features(model: nn.Module, batch: Tensor) -> Tensor:
-            found = record(model, self.layers, batch)
-            shapes.update({layer: output.shape[1:] for layer, output in found.items()})
-            return torch.cat([found[layer].flatten(1) for layer in self.layers], 1)
-
-        stacked = self.replicas.map(features, images)
-        parts = stacked.split([shapes[layer].numel() for layer in self.layers], 2)
-        return {layer: part.unflatten(2, shapes[layer]) for layer, part in zip(self.layers, parts, strict=True)}
-
-
-def _rows(lower: _Lower, images: Tensor, seed: int) -> dict[str, Tensor]:
+def _rows(lower: LowerParts, images: Tensor, seed: int) -> dict[str, Tensor]:
     """Features at some positions of some training images, in float64 `[replica, row, channel]` by layer: what the maps are fitted on."""
     where = torch.randperm(len(images), generator=stream(seed, "stitching/fit"))[:FIT_SIZE]
     chunks, found = where.split(_CHUNK), defaultdict(list)
@@ -188,13 +136,12 @@ def _seams(training: FamilyTraining, layers: list[str], pairs: list[Pair], rows:
     for row, (below, above) in enumerate(pairs):
         by_upper[above].append((below, row))
     model = replicas.build()
-    parts = parts_of(model, _image_shape(training))
+    parts = parts_of(model, image_shape_of(training))
     swap_activation(model.to(replicas.device), ACTIVATIONS.resolve(training.phase.activation))
     state = {**replicas.named(replicas.weights), **replicas.buffers}
     used, seams = sorted({replica for pair in pairs for replica in pair}), []
     for layer in layers:
-        behind = list(parts)[list(parts).index(layer) + 1 :]
-        upper = _Chain(OrderedDict((name, parts[name]) for name in behind)).eval()
+        upper = parts_behind(parts, layer)
         names = [*dict(upper.named_parameters()), *dict(upper.named_buffers())]
         centred = rows[layer] - rows[layer].mean(1, keepdim=True)
         scatter = centred[used].transpose(1, 2) @ centred[used]
@@ -224,7 +171,7 @@ class StitchingProbe:
         if not pairs:
             return
         test = training.splits["test"]
-        layers = check_stitching(self.config, training.replicas.build(), _image_shape(training))
+        layers = check_stitching(self.config, training.replicas.build(), image_shape_of(training))
         own = _scores(training.replicas.forward(test.images), test.labels).double().cpu()[[above for _, above in pairs]] / len(test.labels)
         for layer, found in stitch(training, layers, pairs, self.config).items():
             self.records[look.key(layer)] = torch.cat([torch.tensor(pairs), found, own[:, :1] - found[:, :1], found[:, 1:] - own[:, 1:]], 1)
