@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from analysis import tables
 from analysis.storage import Store
@@ -45,38 +46,57 @@ def has_predictions(store: Store, trials: Sequence[str]) -> list[str]:
     return [trial for trial in trials if trial in recorded]
 
 
-def read_predictions(store: Store, trial: str, dataset: str, split: str) -> Predictions:
-    """A family's predictions on the train or test split of its data set (the `dataset` of its row in `trials`).
+def read_predictions(store: Store, trial: str, samples: pd.DataFrame) -> dict[str, Predictions]:
+    """A family's predictions by split, train and test; `samples` are those of its data set, see `read_samples`.
 
     Raises ValueError where the tables do not fit together: another number of samples, or evaluations that not all replicas have.
     """
     where = f"{store.root}/predictions/{trial}.parquet"
-    columns = ["replica", "epoch", "moment", "predicted"]
-    rows = tables.read(store, "predictions", columns, [trial], filter=pc.field("split") == split)
-    samples = _samples(store, dataset, split)
-    if rows.empty:
-        raise ValueError(f"{where}: no predictions of split {split!r}")
+    rows = tables.read(store, "predictions", ["replica", "epoch", "moment", "split", "predicted"], [trial])
     rows = rows.assign(order=rows["moment"].map(MOMENTS.index)).sort_values(["replica", "epoch", "order"], kind="stable")
-    times = rows[["epoch", "order"]].drop_duplicates()
-    num_replicas = rows["replica"].nunique()
-    if len(rows) != num_replicas * len(times):
-        raise ValueError(f"{where}: {len(rows)} rows of {num_replicas} replicas at {len(times)} evaluations")
-    lengths = set(rows["predicted"].str.len())
-    if lengths != {len(samples)}:
-        raise ValueError(f"{where}: predictions of {lengths} samples, the {split} split of {dataset} has {len(samples)}")
-    predicted = np.stack(rows["predicted"].to_list()).reshape(num_replicas, len(times), len(samples))
-    return Predictions(
-        predicted,
-        times["epoch"].to_numpy(),
-        np.array(MOMENTS)[times["order"]],
-        samples["sample"].to_numpy(),
-        samples["label_trained"].to_numpy().astype(np.int64),
-        samples["label"].to_numpy().astype(np.int64),
-        trial,
-        split,
-    )
+    found = {}
+    for split, part in rows.groupby("split"):
+        own = samples[samples["split"] == split]
+        times = part[["epoch", "order"]].drop_duplicates()
+        num_replicas = part["replica"].nunique()
+        if len(part) != num_replicas * len(times):
+            raise ValueError(f"{where}: {len(part)} rows of {num_replicas} replicas at {len(times)} evaluations of split {split!r}")
+        lengths = sorted(set(part["predicted"].str.len()))
+        if lengths != [len(own)]:
+            raise ValueError(f"{where}: predictions of {lengths} samples, but the {split} split has {len(own)}")
+        found[str(split)] = Predictions(
+            np.stack(part["predicted"].to_list()).reshape(num_replicas, len(times), len(own)),
+            times["epoch"].to_numpy(),
+            np.array(MOMENTS)[times["order"]],
+            own["sample"].to_numpy(),
+            own["label_trained"].to_numpy().astype(np.int64),
+            own["label"].to_numpy().astype(np.int64),
+            trial,
+            str(split),
+        )
+    return found
 
 
-def _samples(store: Store, dataset: str, split: str) -> pd.DataFrame:
-    columns = ["sample", "label", "label_trained"]
-    return tables.read(store, "samples", columns, [dataset], filter=pc.field("split") == split).sort_values("sample")
+def read_samples(store: Store, dataset: str) -> pd.DataFrame:
+    """The samples of a data set, in the order of predictions: sample, split, label, label_trained."""
+    return tables.read(store, "samples", ["sample", "split", "label", "label_trained"], [dataset]).sort_values("sample", ignore_index=True)
+
+
+Load = Callable[[str, str], Predictions]
+
+
+def loader(store: Store, trials: pd.DataFrame, max_bytes: int = 2**28) -> Load:
+    """Predictions by family and split, of the families of `trials` (its columns trial and dataset). The latest of them are kept."""
+    datasets = dict(zip(trials["trial"], trials["dataset"], strict=True))
+    samples = lru_cache(maxsize=4)(lambda dataset: read_samples(store, dataset))
+    kept: OrderedDict[str, dict[str, Predictions]] = OrderedDict()
+
+    def load(trial: str, split: str) -> Predictions:
+        if trial not in kept:
+            kept[trial] = read_predictions(store, trial, samples(datasets[trial]))
+            while len(kept) > 2 and sum(one.predicted.nbytes for family in kept.values() for one in family.values()) > max_bytes:
+                kept.popitem(last=False)
+        kept.move_to_end(trial)
+        return kept[trial][split]
+
+    return load

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from analysis import activations, tables
 from analysis.activations import known
 from analysis.akp import divergence_epochs
-from analysis.predictions import Predictions, has_predictions, read_predictions
+from analysis.predictions import Predictions, has_predictions, read_predictions, read_samples
 from analysis.storage import Store
 
 
@@ -134,7 +134,7 @@ class Results:
         known("split", split, ("train", "test"), self.store.root)
         done = self.trials[self.trials["status"] == "done"].set_index("trial")["dataset"]
         known("family with predictions", trial, has_predictions(self.store, list(done.index)), self.store.root)
-        return read_predictions(self.store, trial, done[trial], split)
+        return read_predictions(self.store, trial, read_samples(self.store, done[trial]))[split]
 
     def pairs(self, measure: str, layer: str, moment: str = "end", epoch: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
         """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is. With moment `epoch`,

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from analysis.image_table import IMAGE_STATISTICS
 from analysis.probe_tables import BASELINES, STITCHING
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
@@ -189,6 +190,7 @@ _TABLES = (
             Column("probe", FLAG, "whether the sample is in the probe set of the latest run"),
         ),
     ),
+    IMAGE_STATISTICS,
 )
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
 
@@ -326,7 +328,7 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`: one per data set; `runs`: one per run of the command).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `image_statistics`: one per data set; `runs`: one per run of the command).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]
