@@ -26,7 +26,7 @@ CONFIDENCE = 0.95
 SPLITS = ("train", "test")
 LEVELS = np.array([*np.arange(2, 20) / 20, 0.97, 0.99])  # accuracies at which groups are compared, those above the largest class's share
 NUM_PERMUTATIONS = 199  # of each null: there are thousands, and p says no more than that the networks know of each other
-FAMILY = ["trial", "schedule", "control", "swapped", "swap_epoch", "architecture"]
+FAMILY = ["trial", "schedule", "control", "swapped", "swap_epoch", "architecture", "label_noise"]
 WHEN = ["split", "labels", "alignment", "epoch", "moment", "level"]
 COLUMNS = [
     *FAMILY, *WHEN, "accuracy", "accuracy_std", "num_agreed", "num_any", "tpa", "tpa_low", "tpa_high", "lower_bound", "independence",
@@ -44,12 +44,14 @@ PAIRS = "means over pairs of networks; 95 % t intervals by jackknife over seeds,
 
 
 def recorded_families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
-    """The families to compare that have predictions; `architecture` names the model, `setting` all else of the base recipe."""
+    """The families to compare that have predictions; `architecture` names the model, `setting` all else of the base recipe, in which
+    `label_noise` is the share of training labels replaced."""
     trials = families(store, only)
     trials = trials[trials["trial"].isin(has_predictions(store, trials["trial"].tolist()))]
     bases = [base_recipe(json.loads(text)) for text in trials["recipe"]]
     return trials.assign(
         architecture=[architecture(base.get("model") or {}) for base in bases],
+        label_noise=[(base.get("data") or {}).get("label_noise") for base in bases],
         setting=[json.dumps({name: part for name, part in base.items() if name != "model"}, sort_keys=True) for base in bases],
     ).reset_index(drop=True)
 
@@ -147,7 +149,7 @@ def across(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
     are the same networks. Two architectures compare under the same schedule where all else of their base recipes is equal.
     """
     rows: list[dict[str, Any]] = []
-    for (comparison, family, other), split in product(_comparisons(trials), SPLITS):
+    for (comparison, family, other), split in product(comparisons(trials), SPLITS):
         a, b = load(family["trial"], split), load(other["trial"], split)
         a = a.at(slice(first_swap(a), None))
         key = {name: family[name] for name in FAMILY} | {
@@ -166,7 +168,8 @@ def across(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=ACROSS_COLUMNS).astype(_kinds(ACROSS_COLUMNS))
 
 
-def _comparisons(trials: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Any], dict[Any, Any]]]:
+def comparisons(trials: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Any], dict[Any, Any]]]:
+    """Every stressed family with its control (`control`), and every two architectures under one schedule (`architecture`)."""
     trials = trials[[*FAMILY, "setting"]]
     by_trial = {row["trial"]: row for row in trials.to_dict("records")}
     for row in by_trial.values():
@@ -178,17 +181,23 @@ def _comparisons(trials: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Any], di
                 yield "architecture", a, b
 
 
+def pair_times(a: Predictions, b: Predictions) -> list[tuple[int, int, dict[str, Any]]]:
+    """The evaluations that both have: their indices, and what they are. Where only a is right after a swap, b is at the end of that epoch."""
+    theirs = {(epoch, moment): index for index, (epoch, moment) in enumerate(zip(b.epochs, b.moments, strict=True))}
+    found = []
+    for index, (epoch, moment) in enumerate(zip(a.epochs, a.moments, strict=True)):
+        other = theirs.get((epoch, moment), theirs.get((epoch, "epoch")))
+        if other is not None:
+            found.append((index, other, {"alignment": "epoch", "epoch": epoch, "moment": moment}))
+    return found
+
+
 def _side_by_side(a: Predictions, b: Predictions) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Both groups along the replicas `[replica of a, then of b, time, sample]`, at the epochs that both have and at levels of accuracy."""
-    ends = {epoch: index for index, (epoch, moment) in enumerate(zip(b.epochs, b.moments, strict=True)) if moment == "epoch"}
-    own = {(epoch, moment): index for index, (epoch, moment) in enumerate(zip(b.epochs, b.moments, strict=True))}
-    found = [
-        (index, own.get((epoch, moment), ends.get(epoch)), {"alignment": "epoch", "epoch": epoch, "moment": moment})
-        for index, (epoch, moment) in enumerate(zip(a.epochs, a.moments, strict=True))
-    ]
-    both = [(i, j, time) for i, j, time in found if j is not None]
-    if both:
-        yield [time for _, _, time in both], np.concatenate([a.predicted[:, [i for i, _, _ in both]], b.predicted[:, [j for _, j, _ in both]]])
+    times = pair_times(a, b)
+    if times:
+        mine, theirs = ([time[which] for time in times] for which in (0, 1))
+        yield [time for _, _, time in times], np.concatenate([a.predicted[:, mine], b.predicted[:, theirs]])
     levels = _levels(a.labels)
     parts = [at_accuracy(one.predicted, a.labels, levels) for one in (a, b)]
     reached = is_present(parts[0]).any(axis=0) & is_present(parts[1]).any(axis=0)
@@ -244,7 +253,9 @@ def mean_over_pairs(values: np.ndarray, members: np.ndarray, num_own: int) -> tu
     # A seed that is nowhere in the pairs changes nothing when it is left out, so it adds nothing to the sum.
     with np.errstate(invalid="ignore"):
         error = np.sqrt((num_seeds - 1) / np.maximum(num_seeds, 1) * np.nansum((without - total) ** 2, axis=0))
-    reach = np.where((num_seeds > 2) & np.isfinite(without).all(axis=0), student.ppf((1 + CONFIDENCE) / 2, np.maximum(num_seeds - 1, 1)), np.nan)
+    reach = np.where(
+        (num_seeds > 2) & np.isfinite(without).all(axis=0), student.ppf((1 + CONFIDENCE) / 2, np.maximum(num_seeds - 1, 1)), np.nan
+    )
     return total, total - reach * error, total + reach * error, known[0].sum(axis=(-2, -1)), num_seeds
 
 
@@ -256,6 +267,11 @@ def _means(values: np.ndarray) -> np.ndarray:
 
 def _kinds(columns: list[str]) -> dict[str, Any]:
     """Types of columns, the same whatever rows there are."""
-    texts = {*FAMILY, *WHEN, "comparison", "other", "other_architecture", "pairs", "estimator", "reason"} - {"swap_epoch", "epoch", "level"}
+    texts = {*FAMILY, *WHEN, "comparison", "other", "other_architecture", "pairs", "estimator", "reason"} - {
+        "swap_epoch",
+        "label_noise",
+        "epoch",
+        "level",
+    }
     whole = [c for c in columns if c.startswith("num_") or c in ("swap_epoch", "epoch", "seed")]
     return {c: "string" if c in texts else "Int64" if c in whole else "float64" for c in columns}

@@ -105,7 +105,7 @@ def at_swaps(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SWAP_COLUMNS).astype(
         {c: "float64" for c in SWAP_COLUMNS if c.startswith(SWAP_NUMBERS)}
         | dict.fromkeys(["swap_epoch", "epoch", "num_replicas", "num_samples"], "Int64")
-        | dict.fromkeys([*(c for c in FAMILY if c != "swap_epoch"), "split", "estimator", "reason"], "string")
+        | dict.fromkeys([*(c for c in FAMILY if c not in ("swap_epoch", "label_noise")), "split", "estimator", "reason"], "string")
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis import change
+from analysis import change, learned
 from analysis.question import Question
 
-QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes)
+QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, learned.agree, learned.in_which_order)
