@@ -1,7 +1,8 @@
-"""Do the networks of a family, of a stressed family and its control, of two architectures get the same examples right? Tables in, tables out.
+"""Do networks of a family, of a stressed family and its control, of two architectures get the same examples right? Tables in, tables out.
 
-What an example is right against are the labels trained on; on the train split of a sweep with label noise also the clean ones. TPA depends
-on accuracy and falls with the number of networks, so groups compare by pairs of networks, and at equal accuracy as well as at equal epochs.
+What an example is right against are the labels trained on; on the train split of a sweep with label noise also the clean ones. TPA
+depends on accuracy and falls with the number of networks, so groups compare by pairs of networks, and at equal accuracy as well as at
+equal epochs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ ACROSS_COLUMNS = [
     *(f"{name}{end}" for name in PAIR_NUMBERS for end in ("", "_low", "_high")), "accuracy", "other_accuracy",
     "num_pairs", "num_replicas", "num_samples", "estimator", "reason",
 ]  # fmt: skip
+TEXTS = {
+    "trial", "schedule", "control", "swapped", "architecture", "comparison", "other", "other_architecture", "split", "labels", "alignment",
+    "moment", "statistic", "pairs", "statement", "estimator", "reason",
+}  # fmt: skip
 TPA = "tpa: samples all get right over samples any does, 95 % Wilson interval over samples given the networks"
 PAIRS = "means over pairs of networks; 95 % t intervals by jackknife over seeds, given the samples"
 
@@ -48,10 +53,10 @@ def recorded_families(store: Store, only: Collection[str] | None = None) -> pd.D
     `label_noise` is the share of training labels replaced."""
     trials = families(store, only)
     trials = trials[trials["trial"].isin(has_predictions(store, trials["trial"].tolist()))]
-    bases = [base_recipe(json.loads(text)) for text in trials["recipe"]]
+    bases: list[dict[str, Any]] = [base_recipe(json.loads(text)) for text in trials["recipe"]]
     return trials.assign(
         architecture=[architecture(base.get("model") or {}) for base in bases],
-        label_noise=[(base.get("data") or {}).get("label_noise") for base in bases],
+        label_noise=[float((base.get("data") or {}).get("label_noise") or 0) for base in bases],
         setting=[json.dumps({name: part for name, part in base.items() if name != "model"}, sort_keys=True) for base in bases],
     ).reset_index(drop=True)
 
@@ -65,7 +70,8 @@ def agreements(trials: pd.DataFrame, load: Load, *, num_permutations: int = NUM_
     """A row per family, split, labels and time: agreement of its networks, with the lower bound and what independent networks would have.
 
     A stressed family has rows from right before its first swap on: until then its networks are those of its control. `alignment` epoch:
-    at each evaluation; accuracy: each network at its first evaluation of at least accuracy `level`, after the swap. null: networks' right answers permuted over samples; null_within: within classes.
+    at each evaluation; accuracy: each network at its first evaluation of at least accuracy `level`, of a stressed family after the swap.
+    null: networks' right answers permuted over samples; null_within: within classes.
     """
     rows: list[dict[str, Any]] = []
     for family, split in product(trials[FAMILY].to_dict("records"), SPLITS):
@@ -75,7 +81,7 @@ def agreements(trials: pd.DataFrame, load: Load, *, num_permutations: int = NUM_
             key = family | {"split": split, "labels": kind, "num_permutations": num_permutations, "seed": seed}
             for when, predicted in _aligned(found, labels):
                 rows += _agreement_rows(key | {"num_samples": len(labels)}, when, predicted, labels, num_permutations, generator)
-    return pd.DataFrame(rows, columns=COLUMNS).astype(_kinds(COLUMNS))
+    return typed(rows, COLUMNS)
 
 
 def label_kinds(found: Predictions) -> dict[str, np.ndarray]:
@@ -165,7 +171,7 @@ def across(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
             continue
         for times, predicted in _side_by_side(a, b):
             rows += [key | row for row in _pair_rows(times, predicted, len(a.predicted), a.labels)]
-    return pd.DataFrame(rows, columns=ACROSS_COLUMNS).astype(_kinds(ACROSS_COLUMNS))
+    return typed(rows, ACROSS_COLUMNS)
 
 
 def comparisons(trials: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Any], dict[Any, Any]]]:
@@ -182,7 +188,7 @@ def comparisons(trials: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Any], dic
 
 
 def pair_times(a: Predictions, b: Predictions) -> list[tuple[int, int, dict[str, Any]]]:
-    """The evaluations that both have: their indices, and what they are. Where only a is right after a swap, b is at the end of that epoch."""
+    """The evaluations that both have: their indices, and what they are. Where a alone swaps, b is at the end of the epoch before."""
     theirs = {(epoch, moment): index for index, (epoch, moment) in enumerate(zip(b.epochs, b.moments, strict=True))}
     found = []
     for index, (epoch, moment) in enumerate(zip(a.epochs, a.moments, strict=True)):
@@ -196,7 +202,7 @@ def _side_by_side(a: Predictions, b: Predictions) -> Iterator[tuple[list[dict[st
     """Both groups along the replicas `[replica of a, then of b, time, sample]`, at the epochs that both have and at levels of accuracy."""
     times = pair_times(a, b)
     if times:
-        mine, theirs = ([time[which] for time in times] for which in (0, 1))
+        mine, theirs = [i for i, _, _ in times], [j for _, j, _ in times]
         yield [time for _, _, time in times], np.concatenate([a.predicted[:, mine], b.predicted[:, theirs]])
     levels = _levels(a.labels)
     parts = [at_accuracy(one.predicted, a.labels, levels) for one in (a, b)]
@@ -265,13 +271,8 @@ def _means(values: np.ndarray) -> np.ndarray:
     return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
 
 
-def _kinds(columns: list[str]) -> dict[str, Any]:
-    """Types of columns, the same whatever rows there are."""
-    texts = {*FAMILY, *WHEN, "comparison", "other", "other_architecture", "pairs", "estimator", "reason"} - {
-        "swap_epoch",
-        "label_noise",
-        "epoch",
-        "level",
-    }
-    whole = [c for c in columns if c.startswith("num_") or c in ("swap_epoch", "epoch", "seed")]
-    return {c: "string" if c in texts else "Int64" if c in whole else "float64" for c in columns}
+def typed(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """A table with the same types whatever rows there are: names and reasons are text, counts and epochs whole, the rest numbers."""
+    kinds: dict[str, Any] = {c: "string" if c in TEXTS else "float64" for c in columns}
+    kinds |= {c: "Int64" for c in columns if c.startswith("num_") or c in ("swap_epoch", "epoch", "seed")}
+    return pd.DataFrame(rows, columns=columns).astype(kinds | {c: "boolean" for c in columns if c == "shown"})

@@ -3,7 +3,9 @@ architectures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from analysis.measures.agreement import correctness, is_present
 from analysis.predictions import Load
 
 MAX_CONTROLS, MAX_PANELS = 3, 6
-PAIRS = {
+PAIRS: dict[str, tuple[str, str, str, Any]] = {
     "within": ("two networks of the family", "#D55E00", "s", "-"),
     "within_other": ("two of the other", "#000000", "o", "-"),
     "other_seeds": ("one of each, other seeds", "#0072B2", "^", "-"),
@@ -25,14 +27,14 @@ PAIRS = {
 
 
 def representatives(trials: pd.DataFrame) -> pd.DataFrame:
-    """A few controls to draw: the first of each architecture and level of label noise, or where there is only one of these the first few."""
+    """A few controls to draw: the first of each architecture and level of label noise; where there is one of these, the first few."""
     controls = trials[trials["swap_epoch"].isna()].sort_values(["schedule", "trial"])
     first = controls.drop_duplicates(["architecture", "label_noise"])
     chosen = controls if len(first) < 2 else first.sort_values(["architecture", "label_noise"])
     return chosen.head(MAX_CONTROLS).assign(name=lambda rows: [_name(row, trials) for row in rows.to_dict("records")])
 
 
-def _name(row: dict, trials: pd.DataFrame) -> str:
+def _name(row: dict[Any, Any], trials: pd.DataFrame) -> str:
     parts = [row["architecture"]] if trials["architecture"].nunique() > 1 else []
     parts += [f"label noise {row['label_noise']:g}"] if trials["label_noise"].nunique() > 1 else []
     return ", ".join(parts) or str(row["schedule"]).partition(":")[2]
@@ -41,18 +43,18 @@ def _name(row: dict, trials: pd.DataFrame) -> str:
 def agreement_curves(table: pd.DataFrame, chosen: pd.DataFrame) -> bytes | None:
     """A panel per control and split, as in the source: TPA with its interval, the lower bound, hatched between, and the baselines."""
     rows = table[(table["alignment"] == "epoch") & (table["labels"] == "trained") & table["tpa"].notna()]
-    drawn = [(one, split) for one in chosen.to_dict("records") for split in SPLITS]
-    drawn = [(one, split, rows[(rows["trial"] == one["trial"]) & (rows["split"] == split)].sort_values("epoch")) for one, split in drawn]
-    drawn = [(one, split, part) for one, split, part in drawn if len(part) > 1]
+    drawn = []
+    for one, split in product(chosen.to_dict("records"), SPLITS):
+        part = rows[(rows["trial"] == one["trial"]) & (rows["split"] == split)].sort_values("epoch")
+        if len(part) > 1:
+            drawn.append((f"{one['name']}, {split} ({part['num_replicas'].max()} networks, {part['num_samples'].max()} images)", part))
     if not drawn:
         return None
     figure, axes = panels(len(drawn))
-    for panel, (one, split, part) in zip(axes, drawn, strict=True):
+    for panel, (title, part) in zip(axes, drawn, strict=True):
         x = part["epoch"].to_numpy(float)
-        y = {
-            name: part[name].to_numpy(float)
-            for name in ("tpa", "tpa_low", "tpa_high", "lower_bound", "independence", "null_within_mean", "accuracy")
-        }
+        names = ("tpa", "tpa_low", "tpa_high", "lower_bound", "independence", "null_within_mean", "accuracy")
+        y = {name: part[name].to_numpy(float) for name in names}
         panel.fill_between(x, y["lower_bound"], y["tpa"], facecolor="none", edgecolor="#0072B2", hatch="////", linewidth=0, alpha=0.25)
         panel.fill_between(x, y["tpa_low"], y["tpa_high"], color="#0072B2", alpha=0.2, linewidth=0)
         panel.plot(x, y["accuracy"], color="#999999", linewidth=1.2)
@@ -61,25 +63,17 @@ def agreement_curves(table: pd.DataFrame, chosen: pd.DataFrame) -> bytes | None:
         panel.plot(x, y["independence"], color="#D55E00", linestyle="--", linewidth=1.5)
         panel.plot(x, y["null_within_mean"], color="#009E73", linestyle="-.", linewidth=1.5)
         panel.set_ylim(-0.02, 1.02)
-        panel.set_title(
-            f"{one['name']}, {split} ({part['num_replicas'].max()} networks, {part['num_samples'].max()} images)",
-            fontsize=9,
-            color=INK,
-            loc="left",
-        )
+        panel.set_title(title, fontsize=9, color=INK, loc="left")
         panel.set_xlabel("epoch", fontsize=9)
-    lines = [
+    lines: list[tuple[str, str, Any]] = [
         ("TPA, 95 % interval", "#0072B2", "-"),
         ("its lower bound", "#0072B2", ":"),
         ("independent networks", "#D55E00", "--"),
         ("permuted within classes", "#009E73", "-."),
         ("mean accuracy", "#999999", "-"),
     ]
-    finish(
-        figure,
-        [Line2D([], [], color=c, linestyle=s, linewidth=2, label=label) for label, c, s in lines],
-        "Agreement: all networks right over any right",
-    )
+    handles = [Line2D([], [], color=colour, linestyle=style, linewidth=2, label=label) for label, colour, style in lines]
+    finish(figure, handles, "Agreement: all networks right over any right")
     return png(figure)
 
 
@@ -106,8 +100,8 @@ def bimodality(load: Load, chosen: pd.DataFrame, split: str = "test") -> bytes |
         panel.set_ylabel("share of the examples", fontsize=9)
         panel.set_ylim(0, None)
     handles = [
-        Line2D([], [], color=SWAP_EPOCH_COLOURS[i], marker=SWAP_EPOCH_MARKERS[i], linewidth=2, label=name)
-        for i, (name, _) in enumerate(found)
+        Line2D([], [], color=SWAP_EPOCH_COLOURS[index], marker=SWAP_EPOCH_MARKERS[index], linewidth=2, label=name)
+        for index, (name, _) in enumerate(found)
     ]
     handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=1, label="independent networks of these accuracies"))
     finish(figure, handles, "Bimodality: examples that all networks get right, or none")
@@ -167,7 +161,7 @@ def across_architectures(table: pd.DataFrame, split: str = "test") -> bytes | No
     return png(figure)
 
 
-def _lines(panel: Axes, rows: pd.DataFrame, x: str, kinds: Sequence[str]) -> None:
+def _lines(panel: Axes, rows: pd.DataFrame, x: str, kinds: Iterable[str]) -> None:
     """Mean over controls and standard error, per kind of pairs."""
     for kind in kinds:
         _, colour, marker, style = PAIRS[kind]
@@ -186,5 +180,5 @@ def _lines(panel: Axes, rows: pd.DataFrame, x: str, kinds: Sequence[str]) -> Non
         )
 
 
-def _handles(kinds: Sequence[str] | dict, names: dict[str, str]) -> list[Line2D]:
+def _handles(kinds: Iterable[str], names: dict[str, str]) -> list[Line2D]:
     return [Line2D([], [], color=PAIRS[k][1], marker=PAIRS[k][2], linestyle=PAIRS[k][3], linewidth=2, label=names[k]) for k in kinds]

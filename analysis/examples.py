@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from analysis.agreement import CONFIDENCE, FAMILY, SPLITS, first_swap
+from analysis.agreement import CONFIDENCE, FAMILY, SPLITS, first_swap, typed
 from analysis.measures.agreement import (
     accessibility,
     correctness,
@@ -102,11 +102,7 @@ def at_swaps(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
         for at in np.flatnonzero(found.moments == "after_swap"):
             row = family | {"split": split, "epoch": int(found.epochs[at]), "num_samples": len(found.labels), "estimator": ESTIMATOR}
             rows.append(row | _at_swap(found, int(at), control))
-    return pd.DataFrame(rows, columns=SWAP_COLUMNS).astype(
-        {c: "float64" for c in SWAP_COLUMNS if c.startswith(SWAP_NUMBERS)}
-        | dict.fromkeys(["swap_epoch", "epoch", "num_replicas", "num_samples"], "Int64")
-        | dict.fromkeys([*(c for c in FAMILY if c not in ("swap_epoch", "label_noise")), "split", "estimator", "reason"], "string")
-    )
+    return typed(rows, SWAP_COLUMNS)
 
 
 def _at_swap(found: Predictions, at: int, control: Predictions | None) -> dict[str, Any]:

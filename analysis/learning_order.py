@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from analysis import tables
-from analysis.agreement import FAMILY, SPLITS, comparisons, first_swap, mean_over_pairs, pair_kinds, pair_times
+from analysis.agreement import FAMILY, SPLITS, comparisons, first_swap, mean_over_pairs, pair_kinds, pair_times, typed
 from analysis.examples import bounds
 from analysis.measures.agreement import agreed_set, agreement, learning_epochs
 from analysis.measures.image_statistics import STATISTICS
@@ -68,7 +68,7 @@ def agreed_means(trials: pd.DataFrame, load: Load, statistics: Mapping[str, pd.D
                 row = {n: getattr(curve, n)[at] for n in ("mean", "standard_error", "num_agreed", "tpa", "shown")}
                 row |= {"epoch": epoch, "moment": moment, "statistic": name, "mean_all": curve.mean_all, "split": split}
                 rows.append(family | row | {"num_replicas": tpa.num_replicas[at], "num_samples": len(found.labels)})
-    return _typed(rows, AGREED_COLUMNS)
+    return typed(rows, AGREED_COLUMNS)
 
 
 def orders(
@@ -94,14 +94,12 @@ def orders(
         values = {str(name): column.to_numpy(np.float64) for name, column in statistics[dataset].loc[found.samples].items()}
         generator = np.random.default_rng([seed, int(family["trial"][1:], 16), SPLITS.index(split)])
         for name, one in associations(median_epoch(learned), values, found.labels, generator, num_draws, NUM_BOOTSTRAP).items():
-            row = {"rho": one.rho, "rho_low": one.low, "rho_high": one.high, "p": one.p, "rho_within": one.rho_within}
-            row |= {
-                n: getattr(one, n) for n in ("p_within", "num_samples", "num_never", "num_dropped", "num_permutations", "num_bootstrap")
-            }
+            same = ("rho", "p", "rho_within", "p_within", "num_samples", "num_never", "num_dropped", "num_permutations", "num_bootstrap")
+            row: dict[str, Any] = {n: getattr(one, n) for n in same} | {"rho_low": one.low, "rho_high": one.high}
             row |= {"split": split, "statistic": name, "num_replicas": int((~np.isnan(learned).any(axis=1)).sum()), "seed": seed}
             row |= {"reason": "" if np.isfinite(one.rho) else "fewer than 5 samples, or one value for all"}
             rows.append(family | row)
-    table = _typed(rows, ORDER_COLUMNS)
+    table = typed(rows, ORDER_COLUMNS)
     table["estimator"] = "Spearman of median learning epoch and statistic; p by permutation, 95 % bootstrap interval, both over samples"
     for split in SPLITS:
         here = table["split"] == split
@@ -135,7 +133,7 @@ def order_changes(trials: pd.DataFrame, load: Load, *, alpha: float = 0.05) -> p
         n = int(np.isfinite(difference).sum())
         row |= {"num_replicas": n, "p": _t_test(difference[np.isfinite(difference)])}
         rows.append(row | ({"reason": f"{n} replicas have both orders, fewer than 3"} if n < 3 else {}))
-    table = _typed(rows, CHANGE_COLUMNS)
+    table = typed(rows, CHANGE_COLUMNS)
     table["estimator"] = "Spearman of learning epochs before and since the first swap, per network; 95 % t intervals and p over seeds"
     for split in SPLITS:
         here = table["split"] == split
@@ -189,7 +187,7 @@ def order_pairs(trials: pd.DataFrame, load: Load) -> pd.DataFrame:
             mean, low, high, num_pairs, num_seeds = mean_over_pairs(rho, members, len(mine))
             row = {"pairs": pairs, "rho": mean[0, 0], "rho_low": low[0, 0], "rho_high": high[0, 0]}
             rows.append(key | row | {"num_pairs": num_pairs[0], "num_replicas": num_seeds[0]})
-    table = _typed(rows, PAIRS_COLUMNS)
+    table = typed(rows, PAIRS_COLUMNS)
     table["estimator"] = "Spearman of learning epochs, mean over pairs; 95 % t intervals by jackknife over seeds, given the samples"
     return table
 
@@ -199,12 +197,3 @@ def _known(trials: pd.DataFrame, statistics: Mapping[str, pd.DataFrame]) -> Iter
     chosen = trials[trials["dataset"].isin(list(statistics))]
     for (family, dataset), split in product(zip(chosen[FAMILY].to_dict("records"), chosen["dataset"], strict=True), SPLITS):
         yield family, str(dataset), split
-
-
-def _typed(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """A table with the same types whatever rows there are."""
-    texts = {"trial", "schedule", "control", "swapped", "architecture", "comparison", "other", "other_architecture", "split", "moment"}
-    texts |= {"statistic", "pairs", "statement", "estimator", "reason"}
-    kinds: dict[str, Any] = {c: "string" if c in texts else "float64" for c in columns}
-    kinds |= {c: "Int64" for c in columns if c.startswith("num_") or c in ("swap_epoch", "epoch", "seed")}
-    return pd.DataFrame(rows, columns=columns).astype(kinds | {c: "boolean" for c in columns if c == "shown"})

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
@@ -105,29 +105,27 @@ def contact_sheet(examples: pd.DataFrame, pictures: Mapping[int, bytes], split: 
         return None
     figure = Figure(figsize=(SHEET_COLUMNS * 0.78, 2 * SHEET_ROWS * 1.12 + 0.9), layout=ConstrainedLayoutEngine(), facecolor="white")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(2, 1)
-    for part, here, title in ((parts[0], rows.head(num), "learned first"), (parts[1], rows.tail(num).iloc[::-1], "learned last")):
-        epochs = here["learning_epoch"].replace(np.inf, np.nan)
-        never = int(epochs.isna().sum())
-        when = f"epochs {epochs.min():g} to {epochs.max():g}" if epochs.notna().any() else ""
-        part.suptitle(
-            f"{title}: {', '.join(filter(None, [when, f'{never} never' if never else '']))}", fontsize=10, color=INK, x=0.01, ha="left"
-        )
-        axes = part.subplots(SHEET_ROWS, SHEET_COLUMNS, squeeze=False).flat
-        for panel in axes:
-            panel.axis("off")
-        for panel, row in zip(axes, here.to_dict("records"), strict=False):
-            panel.imshow(
-                matplotlib.image.imread(io.BytesIO(pictures[row["sample"]]), format="png"),
-                cmap="gray",
-                interpolation="nearest",
-                vmin=0,
-                vmax=1,
-            )
-            label = f"{row['label']}" + (f"→{row['label_trained']}" if row["label"] != row["label_trained"] else "")
-            panel.set_title(f"{label}   {row['fraction_correct']:.0%}", fontsize=7, color=INK, pad=2)
+    top, bottom = figure.subfigures(2, 1, squeeze=False).ravel()
+    _rows_of_images(top, rows.head(num), "learned first", pictures)
+    _rows_of_images(bottom, rows.tail(num).iloc[::-1], "learned last", pictures)
     figure.suptitle(f"{name}, {split}: label, and share of the networks that are right at the end", fontsize=10, color=INK)
     return png(figure)
+
+
+def _rows_of_images(part: SubFigure, rows: pd.DataFrame, title: str, pictures: Mapping[int, bytes]) -> None:
+    epochs = rows["learning_epoch"].replace(np.inf, np.nan)
+    never = int(epochs.isna().sum())
+    when = f"epochs {epochs.min():g} to {epochs.max():g}" if epochs.notna().any() else ""
+    told = ", ".join(filter(None, [when, f"{never} never" if never else ""]))
+    part.suptitle(f"{title}: {told}", fontsize=10, color=INK, x=0.01, ha="left")
+    axes = list(part.subplots(SHEET_ROWS, SHEET_COLUMNS, squeeze=False).flat)
+    for panel in axes:
+        panel.axis("off")
+    for panel, row in zip(axes, rows.to_dict("records"), strict=False):
+        image = matplotlib.image.imread(io.BytesIO(pictures[row["sample"]]), format="png")
+        panel.imshow(image, cmap="gray", interpolation="nearest", vmin=0, vmax=1)
+        label = f"{row['label']}" + (f"→{row['label_trained']}" if row["label"] != row["label_trained"] else "")
+        panel.set_title(f"{label}   {row['fraction_correct']:.0%}", fontsize=7, color=INK, pad=2)
 
 
 def _names(chosen: pd.DataFrame) -> list[Line2D]:

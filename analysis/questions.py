@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from analysis import change, learned
+from analysis import change
+from analysis.agreement_question import agree
+from analysis.order_question import in_which_order
 from analysis.question import Question
 
-QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, learned.agree, learned.in_which_order)
+QUESTIONS: tuple[Question, ...] = (change.after_swap, change.over_sizes, agree, in_which_order)

@@ -328,7 +328,8 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `image_statistics`: one per data set; `runs`: one per run of the command).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `image_statistics`: one per data set; `runs`: one per run of",
+        "the command).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]
