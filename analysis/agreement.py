@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from analysis import tables
 from analysis.measures.agreement import agreement, at_accuracy, correctness, is_present, permutation_null
 from analysis.measures.pair_agreement import pair_agreement
 from analysis.predictions import Load, Predictions, has_predictions
@@ -53,6 +54,7 @@ def recorded_families(store: Store, only: Collection[str] | None = None) -> pd.D
     `label_noise` is the share of training labels replaced."""
     trials = families(store, only)
     trials = trials[trials["trial"].isin(has_predictions(store, trials["trial"].tolist()))]
+    trials = trials[trials["dataset"].isin(tables.names(store, "samples"))]
     bases: list[dict[str, Any]] = [base_recipe(json.loads(text)) for text in trials["recipe"]]
     return trials.assign(
         architecture=[architecture(base.get("model") or {}) for base in bases],

@@ -116,8 +116,8 @@ def _statistics_caption(found: pd.DataFrame) -> str:
     if found.empty:
         return ""
     return (
-        f"{found['estimator'].iloc[0]} ({found['num_permutations'].max()} permutations, {found['num_bootstrap'].max()} resamples), Holm over "
-        "all controls and statistics of a split; within: ranks and permutations within classes. Positive: small values first."
+        f"{found['estimator'].iloc[0]} ({found['num_permutations'].max()} permutations, {found['num_bootstrap'].max()} resamples), Holm "
+        "over all controls and statistics of a split; within: ranks and permutations within classes. Positive: small values first."
     )
 
 
