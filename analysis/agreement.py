@@ -27,7 +27,7 @@ from analysis.storage import Store
 CONFIDENCE = 0.95
 SPLITS = ("train", "test")
 LEVELS = np.array([*np.arange(2, 20) / 20, 0.97, 0.99])  # accuracies at which groups are compared, those above the largest class's share
-NUM_PERMUTATIONS = 199  # of each null: there are thousands, and p says no more than that the networks know of each other
+NUM_PERMUTATIONS = 99  # of each null: there are thousands, and p says no more than that the networks know of each other
 FAMILY = ["trial", "schedule", "control", "swapped", "swap_epoch", "architecture", "label_noise"]
 WHEN = ["split", "labels", "alignment", "epoch", "moment", "level"]
 COLUMNS = [
