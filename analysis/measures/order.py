@@ -153,7 +153,7 @@ def _permuted(
 
 
 def _ranks_within(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Midranks of `[value, sample]`, centred within blocks, divided by the block's size, and of norm 1; NaN where constant in every block."""
+    """Midranks of `[value, sample]`, centred within blocks, divided by their sizes, of norm 1; NaN where constant in every block."""
     ranks = np.zeros(values.shape)
     for block in np.unique(blocks):
         own = np.flatnonzero(blocks == block)
