@@ -14,6 +14,7 @@ import pandas as pd
 from analysis import activations, tables
 from analysis.activations import known
 from analysis.akp import divergence_epochs
+from analysis.predictions import Predictions, has_predictions, read_predictions, read_samples
 from analysis.reading import parquet
 from analysis.storage import Store
 
@@ -125,6 +126,14 @@ class Results:
             X[family, : len(x)][present[family, : len(x)]] = x[present[family, : len(x)]]
         assert X is not None  # `chosen` gives at least one family
         return Activations(X, present, index, samples, layer, moment)
+
+    def predictions(self, trial: str, split: str = "test") -> Predictions:
+        """The classes that a finished family's networks predicted, `[replica, evaluation, sample]`, beside the labels: at epoch 0, after
+        every evaluated epoch, and right after swaps. Raises UnknownName for a family or split that is not there."""
+        known("split", split, ("train", "test"), self.store.root)
+        done = self.trials[self.trials["status"] == "done"].set_index("trial")["dataset"]
+        known("family with predictions", trial, has_predictions(self.store, list(done.index)), self.store.root)
+        return read_predictions(self.store, trial, read_samples(self.store, done[trial]))[split]
 
     def pairs(self, measure: str, layer: str, moment: str = "end", epoch: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
         """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is. With moment `epoch`,

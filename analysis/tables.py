@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from analysis.hull_tables import HULL, HULL_PIXELS
+from analysis.image_table import IMAGE_STATISTICS
 from analysis.probe_tables import BASELINES, STABILITY, STITCHING, WARPS
 from analysis.reading import Unreadable, parquet, reading
 from analysis.runs import RUNS
@@ -195,6 +196,7 @@ _TABLES = (
             Column("probe", FLAG, "whether the sample is in the probe set of the latest run"),
         ),
     ),
+    IMAGE_STATISTICS,
 )
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
 
@@ -349,7 +351,8 @@ def schema_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `warps`, `hull_pixels`: per data set; `runs`: per run).",
+        "One file per family and table, `<table>/<trial>.parquet` (`samples`, `image_statistics`, `warps`, `hull_pixels`: per data set;",
+        "`runs`: per run).",
         "Columns marked * are timings and provenance; all others are bit for bit the same in every run.",
         "",
     ]

@@ -138,6 +138,11 @@ class Analysis(Section):
         min_length=1,
         description="Distances between networks, one or a list, see docs/measures.md; `all` is every one.",
     )
+    image_statistics: bool = Field(
+        True,
+        description="Whether the images are measured, once per data set (entropy, edges, segments, ...), to ask what is learned when; some "
+        "2,000 thumbnails are kept with the results. About 1 ms per image of 32 x 32 pixels and core.",
+    )
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
     num_permutations: int = Field(
         9999, ge=99, description="Permutations of the tests of association. PERMDISP takes at most 999; bootstraps take 2000 resamples."

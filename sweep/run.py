@@ -148,6 +148,9 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
     if config.analysis.enabled and plan.done:
         from analysis.__main__ import analyse
 
+        if config.analysis.image_statistics:
+            _write_image_statistics(plan, store, console)
+
         chosen = config.analysis
         analyse(store, chosen.measures, alpha=chosen.alpha, num_permutations=chosen.num_permutations, only=plan.done, console=console)
         if config.search.kind == "optuna":
@@ -205,6 +208,16 @@ def _write_samples(plan: Plan, store: Store) -> None:
             write_warps(store, load_data(data), plan.config.probes)
         if plan.config.probes.hull is not None:
             pixel_hull(store, load_data(data), plan.config.probes, progress=True)
+
+
+def _write_image_statistics(plan: Plan, store: Store, console: Console) -> None:
+    """Write the table `image_statistics` of every data set that finished families trained on and that has none yet."""
+    from sweep.check import num_cpus
+    from trainables.image_rows import write_image_statistics
+
+    configs = {plan.families[trial].base.dataset_hash: plan.families[trial].base.recipe.data for trial in plan.done}
+    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), console.is_terminal):
+        console.print(f"note: {note}", markup=False)
 
 
 def _delete_states(plan: Plan, store: Store) -> None:

@@ -189,26 +189,6 @@ def permutation_null(
     return PermutationNull(mean, low, high, p, num_permutations)
 
 
-def pair_agreement(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """TPA of every pair of networks, `[epoch, replica, replica]`: samples both get right over samples either does.
-
-    For groups that are put side by side along the replicas (a stressed family and its control, two architectures), the blocks of the
-    matrix are agreement within and between them. 0 where neither is right anywhere; NaN for absent replicas, the diagonal included.
-    """
-    _check(predicted, labels)
-    present = is_present(predicted)
-    result = np.empty((predicted.shape[1], len(predicted), len(predicted)))
-    for epoch, there in enumerate(present.T):
-        both = np.zeros((len(predicted), len(predicted)))
-        for start in range(0, len(labels), max(1, BLOCK // max(len(predicted), 1))):
-            block = slice(start, start + max(1, BLOCK // len(predicted)))
-            correct = (predicted[:, epoch, block] == labels[block]).astype(np.float32)  # sums of up to 2^22 ones are exact
-            both += correct @ correct.T
-        either = np.diagonal(both)[:, None] + np.diagonal(both)[None, :] - both
-        result[epoch] = np.where(np.outer(there, there) & (len(labels) > 0), both / np.maximum(either, 1), np.nan)
-    return result
-
-
 def fraction_correct(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The share of the present networks that are right, `[epoch, sample]`: Hacohen's TPa. NaN where no network is present."""
     num_present = is_present(predicted).sum(axis=0)[:, None]

@@ -202,11 +202,11 @@ def image_statistics(
     def shown(results: Iterable[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         return list(track(results, "image statistics", total=len(tasks), disable=not show_progress))
 
-    if num_processes == 1:
+    if min(num_processes, len(tasks)) == 1:
         parts = shown(map(_compute, tasks))
     else:
         # A fresh process each: threads of torch or Ray do not survive a fork.
-        with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
             parts = shown(pool.map(_compute, tasks))
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 

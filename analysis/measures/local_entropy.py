@@ -1,22 +1,27 @@
 """Mean entropy of the grey values in a sliding window, exactly, for many images at once.
 
 A window of n pixels in which the value v occurs c_v times has the entropy log2 n - (1/n) sum_v c_v log2 c_v. A value that occurs once adds
-nothing, so only values that repeat within their image need counting: those are found by hashing, and each is counted in all windows at once
-by box sums over its own map of ones. Images of noise, where hardly a value repeats, cost little more than being read.
+nothing, so only values that repeat within their image need counting: those are found by hashing. A value of few pixels is counted in closed
+form, because the windows that hold given pixels are a rectangle of known size; any other in all windows at once, by box sums over its own
+map of ones. Images of noise, where hardly a value repeats, cost little more than being read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import comb
 
 import numpy as np
 
 WINDOW = 10  # pixels: windows are 10 x 10 at stride 1
+MAX_CLOSED_FORM = 6  # pixels of a value, of whose 2^6 subsets the windows are counted; a map is cheaper for more
+MIN_VALUES = 16  # per subset, below which the calls cost more than maps
 HASH_BITS = 15  # slots of an image's hash table
 IMAGES_AT_ONCE = 16  # whose hash tables stay in the processor's cache
 PIXELS_AT_ONCE = 2**17  # of maps in a pass of box sums: what stays in the processor's cache
 
 Hashes = Callable[[int, np.ndarray], None]  # write hashes of the pixels from a sample on, uint16 `[sample, pixel]`, below 2^HASH_BITS
+Bounds = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Values = Callable[[np.ndarray], np.ndarray]  # of pixels, numbered through all images
 
 
@@ -78,19 +83,31 @@ def _mean_entropy(num_samples: int, height: int, width: int, hashes: Hashes, val
         return np.full(num_samples, np.nan)
     num_pixels = height * width
     firsts, others = _equal_pixels(num_samples, num_pixels, hashes, values)
-    # A map for each value that repeats, numbered in the order of the images.
+    # The values that repeat, numbered in the order of the images.
     order = np.argsort(firsts)
     firsts, others = firsts[order], others[order]
     new = np.diff(firsts, prepend=-1) > 0
-    starts, map_of = firsts[new], np.cumsum(new) - 1
+    starts, value_of = firsts[new], np.cumsum(new) - 1
+    sizes = np.bincount(value_of) + 1
     repeated = np.zeros(num_samples)
+    begins = np.cumsum(sizes - 1) - (sizes - 1)  # where a value's other pixels stand
+    many = np.ones(len(sizes), dtype=bool)
+    for size in range(2, MAX_CLOSED_FORM + 1):
+        chosen = np.flatnonzero(sizes == size)
+        if len(chosen) < MIN_VALUES << size:
+            continue
+        many[chosen] = False
+        pixels = [starts[chosen], *(others[begins[chosen] + index] for index in range(size - 1))]
+        sums = _closed_form([pixel % num_pixels for pixel in pixels], height, width)
+        repeated += np.bincount(starts[chosen] // num_pixels, sums, minlength=num_samples)
+    starts, others, value_of = starts[many], others[many[value_of]], (np.cumsum(many) - 1)[value_of[many[value_of]]]
     at_once = max(1, PIXELS_AT_ONCE // num_pixels)
     for begin in range(0, len(starts), at_once):
         chunk = starts[begin : begin + at_once]
-        inside = slice(*np.searchsorted(map_of, [begin, begin + at_once]))
+        inside = slice(*np.searchsorted(value_of, [begin, begin + at_once]))
         maps = np.zeros((len(chunk), num_pixels), dtype=np.uint8)
         maps[np.arange(len(chunk)), chunk % num_pixels] = 1
-        maps[map_of[inside] - begin, others[inside] % num_pixels] = 1
+        maps[value_of[inside] - begin, others[inside] % num_pixels] = 1
         repeated += np.bincount(chunk // num_pixels, _sum_c_log_c(maps, height, width), minlength=num_samples)
     area = WINDOW * WINDOW
     return np.maximum(np.log2(area) - repeated / (area * num_windows), 0.0)  # a constant image would be a rounding below 0
@@ -140,6 +157,37 @@ def _first_round(num_samples: int, num_pixels: int, hashes: Hashes) -> tuple[np.
         losers.append(lost + begin * num_pixels)
         winners.append(losers[-1] - own[lost] + stands[lost])
     return np.concatenate(losers), np.concatenate(winners)
+
+
+def _closed_form(pixels: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Sum over windows of c log2 c `[value]`, c how many of a value's pixels (each `[value]`) the window holds.
+
+    A function f of c is the sum, over the subsets that the window holds, of a weight of their size: f's finite difference at 0 (Moebius
+    inversion). So each subset counts as often as there are windows that hold it, and of these there are as many as their places in x times
+    those in y: a pixel at x is held by windows that begin from x - 9 to x.
+    """
+    num = len(pixels)
+    f = [c * np.log2(max(c, 1)) for c in range(num + 1)]
+    weights = [sum((-1) ** (size - c) * comb(size, c) * f[c] for c in range(size + 1)) for size in range(num + 1)]
+    bounds = []  # of each pixel: the first and last places in x, then in y, of windows that hold it
+    for pixel in pixels:
+        x, y = (pixel % width).astype(np.int32), (pixel // width).astype(np.int32)
+        ends = (np.maximum(x, WINDOW - 1) - (WINDOW - 1), np.minimum(x, width - WINDOW))
+        bounds.append((*ends, np.maximum(y, WINDOW - 1) - (WINDOW - 1), np.minimum(y, height - WINDOW)))
+    held = np.zeros((num + 1, len(pixels[0])), dtype=np.int32)
+
+    def extend(subset: Bounds, size: int, first: int) -> None:
+        """Count the windows of every subset that adds one of the pixels from `first` on, and of those that add more."""
+        left, right, top, bottom = subset
+        for index in range(first, num):
+            a, b, c, d = bounds[index]
+            larger = np.maximum(left, a), np.minimum(right, b), np.maximum(top, c), np.minimum(bottom, d)
+            held[size + 1] += np.maximum(larger[1] - larger[0] + 1, 0) * np.maximum(larger[3] - larger[2] + 1, 0)
+            extend(larger, size + 1, index + 1)
+
+    for index in range(num):
+        extend(bounds[index], 1, index + 1)
+    return np.asarray(weights) @ held
 
 
 def _sum_c_log_c(maps: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
-from analysis.statistics import bootstrap_spearman, holm, percentiles, permutation_p, permutations, resamples, spearman, spearman_within
+from analysis.statistics import TIE, bootstrap_spearman, holm, percentiles, permutations, resamples
 
 # The figures of Pliushch et al. hide the mean statistic below this agreement and up to this epoch.
 MIN_TPA, LAST_HIDDEN_EPOCH = 0.2, 5
@@ -90,36 +90,75 @@ def associations(
     Reduce learning epochs over replicas first, by `median_epoch` for instance. All numbers are NaN below 5 samples or where either is
     constant. `classes` `[sample]` are what `rho_within` holds fixed.
     """
-    found = {
-        name: _associate(np.asarray(learned), np.asarray(other), np.asarray(classes), generator, num_permutations, num_bootstrap)
-        for name, other in others.items()
-    }
-    adjusted = holm(np.array([a.p for a in found.values()]))
-    return {name: replace(a, p_holm=float(p)) for (name, a), p in zip(found.items(), adjusted, strict=True)}
+    groups: dict[bytes, list[str]] = {}  # those that know the same samples share their draws
+    for name, other in others.items():
+        groups.setdefault((~(np.isnan(learned) | np.isnan(other))).tobytes(), []).append(name)
+    found: dict[str, Association] = {}
+    for key, names in groups.items():
+        used = np.frombuffer(key, dtype=bool)
+        kept = {name: np.asarray(others[name])[used] for name in names}
+        found |= _associate(np.asarray(learned)[used], kept, np.asarray(classes)[used], generator, num_permutations, num_bootstrap)
+        found |= {name: replace(found[name], num_dropped=int((~used).sum())) for name in names}
+    adjusted = holm(np.array([found[name].p for name in others]))
+    return {name: replace(found[name], p_holm=float(p)) for name, p in zip(others, adjusted, strict=True)}
 
 
 def _associate(
-    x: np.ndarray, y: np.ndarray, classes: np.ndarray, generator: np.random.Generator, num_permutations: int, num_bootstrap: int
-) -> Association:
-    used = ~(np.isnan(x) | np.isnan(y))
-    x, y, classes = x[used], y[used], classes[used]
+    x: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    classes: np.ndarray,
+    generator: np.random.Generator,
+    num_permutations: int,
+    num_bootstrap: int,
+) -> dict[str, Association]:
+    """Associations of x `[sample]` with others of the same samples, none NaN. The same permutations and resamples serve all of them."""
     nan = float("nan")
-    counts = len(x), int((~used).sum()), int(np.isinf(x).sum()), num_permutations, num_bootstrap
-    if len(x) < MIN_SAMPLES or (x == x[0]).all() or (y == y[0]).all():
-        return Association(nan, nan, nan, nan, nan, nan, nan, *counts)
-    x, y = rankdata(x), rankdata(y)  # finite, and their ranks are the same
-    rho, at_once = float(spearman(x, y)), max(1, DRAWN_AT_ONCE // len(x))
-    permuted, within, extreme, bootstrapped = [], nan, 0, []
-    for drawn in _portions(num_permutations, at_once):
-        permuted.append(spearman(x, y, permutations(len(x), drawn, generator)))
-        within, p = spearman_within(x, y, classes, drawn, generator)
-        extreme += 0 if np.isnan(p) else round(p * (1 + drawn)) - 1  # permutations at least as extreme
+    none = Association(nan, nan, nan, nan, nan, nan, nan, len(x), 0, int(np.isinf(x).sum()), num_permutations, num_bootstrap)
+    result = dict.fromkeys(others, none)
+    varied = [name for name, y in others.items() if len(x) >= MIN_SAMPLES and (x != x[0]).any() and (y != y[0]).any()]
+    if not varied:
+        return result
+    x, values = rankdata(x), np.stack([rankdata(others[name]) for name in varied])  # finite, and their ranks are the same
+    rho, p = _permuted(x, values, np.zeros(len(x)), generator, num_permutations)
+    rho_within, p_within = _permuted(x, values, classes, generator, num_permutations)
+    at_once, bootstrapped = max(1, DRAWN_AT_ONCE // len(x)), [np.empty((len(varied), 0))]
     for drawn in _portions(num_bootstrap, at_once):
-        bootstrapped.append(bootstrap_spearman(x, y, resamples(len(x), drawn, generator)))
-    low, high = percentiles(np.concatenate(bootstrapped)) if bootstrapped else (nan, nan)
-    p = permutation_p(rho, np.concatenate(permuted)) if permuted else nan
-    p_within = nan if np.isnan(within) else (1 + extreme) / (1 + num_permutations)
-    return Association(rho, low, high, p, nan, within, p_within, *counts)
+        counts = resamples(len(x), drawn, generator)
+        bootstrapped.append(np.stack([bootstrap_spearman(x, y, counts) for y in values]))
+    low, high = zip(*map(percentiles, np.concatenate(bootstrapped, axis=1)), strict=True)
+    for name, *numbers in zip(varied, rho, low, high, p, rho_within, p_within, strict=True):
+        one, lower, upper, free, within, free_within = map(float, numbers)
+        result[name] = replace(none, rho=one, low=lower, high=upper, p=free, rho_within=within, p_within=free_within)
+    return result
+
+
+def _permuted(
+    x: np.ndarray, values: np.ndarray, blocks: np.ndarray, generator: np.random.Generator, num_permutations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank correlation within blocks `[sample]` of x `[sample]` with each of the values `[value, sample]`, and its two-sided p.
+
+    As `statistics.spearman_within`, x permuted within blocks once for all values. NaN where either is constant in every block.
+    """
+    x_ranks, y_ranks = _ranks_within(x[None], blocks)[0], _ranks_within(values, blocks)
+    rho, extreme = y_ranks @ x_ranks, np.zeros(len(values))
+    members = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+    for drawn in _portions(num_permutations, max(1, DRAWN_AT_ONCE // len(x))):
+        orders = np.empty((drawn, len(x)), dtype=np.intp)
+        for own in members:
+            orders[:, own] = own[permutations(len(own), drawn, generator)]
+        extreme += (np.abs(x_ranks[orders] @ y_ranks.T) >= np.abs(rho) - TIE).sum(axis=0)
+    known = np.isfinite(rho) & (num_permutations > 0)
+    return rho, np.where(known, (1 + extreme) / (1 + num_permutations), np.nan)
+
+
+def _ranks_within(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Midranks of `[value, sample]`, centred within blocks, divided by their sizes, of norm 1; NaN where constant in every block."""
+    ranks = np.zeros(values.shape)
+    for block in np.unique(blocks):
+        own = np.flatnonzero(blocks == block)
+        ranks[:, own] = (rankdata(values[:, own], axis=1) - (len(own) + 1) / 2) / len(own)
+    norms = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.divide(ranks, norms, out=np.full(ranks.shape, np.nan), where=norms > 0)
 
 
 def _portions(total: int, at_once: int) -> list[int]:

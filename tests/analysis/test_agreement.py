@@ -20,9 +20,9 @@ from analysis.measures.agreement import (
     forgetting_events,
     fraction_correct,
     learning_epochs,
-    pair_agreement,
     permutation_null,
 )
+from analysis.measures.pair_agreement import pair_agreement
 
 # Right or wrong of 3 networks at 2 epochs on 5 images, as predictions of the class 1.
 RIGHT = np.array([[[1, 1, 0, 0, 1], [1, 1, 1, 0, 1]], [[1, 0, 0, 1, 1], [1, 1, 1, 0, 1]], [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]])
@@ -210,7 +210,7 @@ def test_diverged_replicas_are_left_out_where_they_are_absent():
     assert (agreed_set(broken, labels)[3:] == agreed_set(np.delete(predicted, 1, axis=0), labels)[3:]).all()
     for values in (learning_epochs(broken, labels, np.arange(5)), forgetting_events(broken, labels)):
         assert np.isnan(values).all(axis=1).tolist() == [False, True, False, False]
-    assert np.isnan(pair_agreement(broken, labels)[4, 1]).all()
+    assert np.isnan(pair_agreement(broken, labels).tpa[4, 1]).all()
     assert accessibility(broken, labels) == pytest.approx(correctness(broken, labels).sum(axis=(0, 1)) / 18)
 
 
@@ -248,12 +248,26 @@ def test_permutation_null_finds_agreement_and_only_where_it_is():
 
 @pytest.mark.parametrize("block", [2**22, 16])
 def test_agreement_of_pairs(monkeypatch, block):
-    monkeypatch.setattr("analysis.measures.agreement.BLOCK", block)
+    monkeypatch.setattr("analysis.measures.pair_agreement.BLOCK", block)
     predicted, labels = predictions(12)
+    predicted[1, 2] = -1
     found = pair_agreement(predicted, labels)
+    gone = np.isnan(found.tpa)
+    assert np.argwhere(gone).tolist() == [[2, a, b] for a in range(4) for b in range(4) if 1 in (a, b)]
     for a in range(4):
         for b in range(4):
-            assert found[:, a, b] == pytest.approx(agreement(predicted[[a, b]], labels).tpa)
+            two, there = agreement(predicted[[a, b]], labels), ~gone[:, a, b]
+            kappas = [cohen(*(predicted[[a, b], epoch] == labels)) for epoch in range(5)]
+            wanted = {"tpa": two.tpa, "independence": two.independence, "wrong_agreement": two.wrong_agreement, "kappa": kappas}
+            for name, expected in wanted.items():
+                assert getattr(found, name)[there, a, b] == pytest.approx(np.array(expected)[there], nan_ok=True), name
+
+
+def cohen(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's kappa of two sequences of right and wrong, from their table."""
+    table = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
+    chance = table.sum(axis=1) @ table.sum(axis=0)
+    return (np.trace(table) - chance) / (1 - chance) if chance < 1 else np.nan
 
 
 def slow_examples(right: list[int], epochs: list[int]) -> tuple[float, float, int]:

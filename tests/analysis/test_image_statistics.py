@@ -137,6 +137,16 @@ def test_entropy_does_not_depend_on_the_hash_or_the_blocks(monkeypatch, hash_bit
     assert float_grey_entropy(images) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(("most", "least"), [(6, 0), (3, 0), (6, 10**9)])
+def test_values_of_few_pixels_are_counted_in_closed_form(monkeypatch, most, least):
+    """All of up to 6 pixels, of up to 3, and none; images higher than wide, and with windows at every border."""
+    images = np.concatenate([noise(2), noise(2, num_levels=60), smooth(2)])[:, :, :, :17]
+    monkeypatch.setattr(local_entropy, "MAX_CLOSED_FORM", most)
+    monkeypatch.setattr(local_entropy, "MIN_VALUES", least)
+    expected = [reference_entropy(np.rint(v)) for v in reference_grey(images)]
+    assert rounded_grey_entropy(images) == pytest.approx(expected, abs=1e-12)
+
+
 def test_pixels_of_two_images_are_never_equal(monkeypatch):
     """In the second round images share a table; images 0 and 16 fall into one slot with a grey that both have once."""
     monkeypatch.setattr(local_entropy, "HASH_BITS", 1)

@@ -9,7 +9,7 @@ import scipy.stats
 from analysis.measures import order
 from analysis.measures.agreement import agreed_set, agreement, learning_epochs
 from analysis.measures.order import agreed_mean, agreed_share, associations, median_epoch, order_correlations
-from analysis.statistics import permutation_p, permutations, spearman
+from analysis.statistics import permutation_p, permutations, spearman, spearman_within
 
 
 def learning(num_replicas: int = 3, num_epochs: int = 12, num_samples: int = 200, noise: float = 1.0, seed: int = 0):
@@ -80,7 +80,7 @@ def test_drawing_in_portions_changes_nothing_but_the_draws(monkeypatch):
     y += 0.3 * x
     classes = np.arange(30) % 3
     whole = associations(x, {"y": y}, classes, np.random.default_rng(3))["y"]
-    assert whole.p == permutation_p(whole.rho, spearman(x, y, permutations(30, 999, np.random.default_rng(3))))
+    assert whole.p == permutation_p(whole.rho, spearman(y, x, permutations(30, 999, np.random.default_rng(3))))  # x permuted
     monkeypatch.setattr(order, "DRAWN_AT_ONCE", 30 * 70)
     parts = associations(x, {"y": y}, classes, np.random.default_rng(3))["y"]
     assert (parts.rho, parts.rho_within) == (whole.rho, whole.rho_within)
@@ -88,6 +88,22 @@ def test_drawing_in_portions_changes_nothing_but_the_draws(monkeypatch):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=0.05), name
         assert getattr(parts, name) * 1000 == pytest.approx(round(getattr(parts, name) * 1000))  # of 999 draws in all
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.1)
+
+
+def test_several_statistics_are_as_each_alone():
+    """Draws are shared by those that know the same samples; rho within classes is that of the statistics."""
+    x, y, z = np.random.default_rng(5).standard_normal((3, 40))
+    z[3] = np.nan
+    classes = np.arange(40) % 3
+    found = associations(x, {"y": x + y, "z": z, "one": np.ones(40)}, classes, np.random.default_rng(6), 99, 99)
+    assert found["y"].rho == pytest.approx(scipy.stats.spearmanr(x, x + y)[0])
+    assert found["y"].rho_within == pytest.approx(spearman_within(x, x + y, classes, 9, np.random.default_rng(0))[0])
+    known = ~np.isnan(z)
+    assert found["z"].rho == pytest.approx(scipy.stats.spearmanr(x[known], z[known])[0])
+    assert found["z"].rho_within == pytest.approx(spearman_within(x[known], z[known], classes[known], 9, np.random.default_rng(0))[0])
+    assert [found[name].num_dropped for name in ("y", "z", "one")] == [0, 1, 0]
+    assert np.isnan(found["one"].p)
+    assert list(found) == ["y", "z", "one"]
 
 
 def test_p_is_uniform_without_association():

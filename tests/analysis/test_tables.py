@@ -39,6 +39,7 @@ def test_every_table_round_trips_with_its_types(tmp_path, table):
         pa.types.is_floating: [0.5, -2.0],
         pa.types.is_string: ["t0", "é/:"],
         pa.types.is_boolean: [True, False],
+        pa.types.is_binary: [b"", b"\x89PNG"],
         pa.types.is_timestamp: [pd.Timestamp("2026-01-02", tz="UTC")] * 2,
     }
     columns: dict[str, object] = {}

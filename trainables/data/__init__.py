@@ -20,7 +20,7 @@ from trainables.data.samples import SPLITS, TEST, TRAIN, DataError, Samples
 from trainables.data.splits import add_noise, assign, subset
 from trainables.recipe import Data
 
-__all__ = ["DataError", "Dataset", "Split", "load"]
+__all__ = ["DataError", "Dataset", "Split", "load", "source_images"]
 
 _READERS = {"cells": "cells", "npz": "npz", "torchvision": "torchvision_sets", "folder": "folder"}
 _HASH_VERSION = "data 1"
@@ -77,6 +77,11 @@ class Dataset:
 def load(config: Data) -> Dataset:
     """The data set of a configuration. Raises DataError for what the user can mend."""
     return _load(config.model_dump_json())
+
+
+def source_images(config: Data) -> NDArray[np.uint8]:
+    """The images [sample, channel, height, width] that a configuration's data come from; a sample's id is its position here."""
+    return _read(config).images
 
 
 @lru_cache(maxsize=4)
