@@ -7,7 +7,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, overload
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -168,6 +168,9 @@ class Sweep(Section):
         return f"{os.path.expanduser(self.storage.path).rstrip('/')}/{self.name}"
 
 
+Kind = TypeVar("Kind", bound=Sweep)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""
 
@@ -194,7 +197,11 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in resources.files("sweep.recipes").iterdir() if f.name.endswith(".yaml"))
 
 
-def load(config: str | None = None, overrides: list[str] | None = None) -> tuple[Sweep, str]:
+@overload
+def load(config: str | None = None, overrides: list[str] | None = None) -> tuple[Sweep, str]: ...
+@overload
+def load(config: str | None, overrides: list[str] | None, kind: type[Kind]) -> tuple[Kind, str]: ...
+def load(config: str | None = None, overrides: list[str] | None = None, kind: type[Sweep] = Sweep) -> tuple[Sweep, str]:
     """A sweep from a recipe's name or a file, with `key.key=value` overrides; and what to call its source. Raises ConfigError."""
     text, source = _read(config or DEFAULT_RECIPE)
     try:
@@ -209,7 +216,7 @@ def load(config: str | None = None, overrides: list[str] | None = None) -> tuple
     if overrides:
         source += " with --set"
     try:
-        return Sweep.model_validate(values), source
+        return kind.model_validate(values), source
     except ValidationError as error:
         raise ConfigError(source, [_explain(dict(e)) for e in error.errors()]) from None
 

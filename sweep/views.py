@@ -13,88 +13,33 @@ from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
+from sweep import outlook
 from sweep.budget import within
 from sweep.check import check
 from sweep.config import ConfigError, load
-from sweep.cost import Cost, cost_line, estimate
-from sweep.plan import Plan, make_plan, results_store
+from sweep.plan import make_plan, results_store
 from sweep.run import about_search, command
-from sweep.simulate import most_states
-from sweep.units import duration, size
-from trainables.data import Dataset
-
-
-def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Dataset, Store]:
-    config, source = load(config_name, overrides)
-    store = results_store(config)
-    data = check(config, source)
-    return make_plan(config, data, store), data, store
 
 
 def plan(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
     if trim and budget_hours is None:
         raise ConfigError("--trim", ["has no effect without --budget-hours"])
-    found, data, store = _planned(config_name, overrides)
-    console = Console(soft_wrap=True)
-    lines = [
-        f"{found.config.name}: {len(found.families)} families, {len(found.done)} done, {len(found.remaining)} to run",
-        f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
-        f"of {data.image_shape}, {data.num_classes} classes",
-        *(f"note: {note}" for note in data.notes),
-    ]
-    lines += about_search(found, store)
-    most = found.with_unproposed()
-    if most.remaining:
-        if found.num_unproposed:
-            lines.append(
-                f"at most {found.num_unproposed} stressed families more, and their controls; what follows counts them whole, "
-                "under the recipe as written"
-            )
-        cost = estimate(most, data, store)
-        _print_lines(console, cost)
-        saved = 1 - most.unique_replica_epochs / most.total_replica_epochs
-        longest = max(most.critical_epochs.values())
-        critical = f" ({duration(longest * cost.total_s / _family_epochs(most))})" if cost.is_known else ""
-        foreseen, bound = cost.simulation.num_states, most_states(most)
-        alive = f"at most {foreseen} at once ({size(foreseen * cost.state_bytes)}), {bound} in the worst case"
-        if found.num_unproposed:
-            alive = f"at most {found.config.search.max_states} are kept ({size(found.config.search.max_states * cost.state_bytes)})"
-        lines += [
-            f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
-            f"critical path {longest} epochs{critical}",
-            cost_line(cost),
-            f"training states: {alive}",
-            f"disk: about {size(cost.total_bytes)} of tables",
-        ]
-    lines.append(f"results: {store.root}")
-    console.print("\n".join(lines), highlight=False, markup=False)
-    if most.remaining and budget_hours is not None:
-        chosen = within(cost, budget_hours, trim)
+    found, console = outlook.of(*load(config_name, overrides)), Console(soft_wrap=True)
+    found.print(console)
+    if found.cost is not None and budget_hours is not None:
+        chosen = within(found.cost, budget_hours, trim)
         console.print(
-            f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(most.remaining)} families, "
-            f"{cost.of(chosen).total_s / 3600:.3g} device-hours",
+            f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(found.cost.plan.remaining)} families, "
+            f"{found.cost.of(chosen).total_s / 3600:.3g} device-hours",
             highlight=False,
         )
     return 0
 
 
-def _family_epochs(plan: Plan) -> int:
-    return plan.unique_replica_epochs // plan.config.training.replicas
-
-
-def _print_lines(console: Console, cost: Cost) -> None:
-    """A table of what is to run, by kind of schedule."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("to run", "families", "replica-epochs", "device-hours", "tables"):
-        table.add_column(column, justify="left" if column == "to run" else "right")
-    for line in cost.lines():
-        hours = f"{line.seconds / 3600:.3g}" if cost.is_known else "?"
-        table.add_row(line.kind, f"{line.families:,}", f"{line.replica_epochs:,}", hours, size(line.table_bytes))
-    console.print(table)
-
-
 def status(config_name: str | None, overrides: list[str]) -> int:
-    found, _, store = _planned(config_name, overrides)
+    config, source = load(config_name, overrides)
+    store = results_store(config)
+    found = make_plan(config, check(config, source), store)
     rows = _trials(store, ["trial", "status", "num_diverged", "num_replicas"])
     rows = rows[rows["trial"].isin(found.families)]
     counts = rows["status"].value_counts()

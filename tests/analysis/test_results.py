@@ -37,7 +37,7 @@ def test_tables_are_data_frames_and_derived_ones_too(sweep):
     analyse(store, ["cka"], num_permutations=19, num_dispersion_permutations=19)
     results = analysis.load(store.root)
     assert {"trials", "spread", "association"} <= set(dir(results))
-    assert set(results.spread["measure"]) == {"cka"}
+    assert set(results.spread()["measure"]) == {"cka"}
     assert list(results.table("replicas", ["trial", "seed"]).columns) == ["trial", "seed"]
 
 
