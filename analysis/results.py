@@ -37,7 +37,9 @@ class Activations:
     moment: str
 
     def __repr__(self) -> str:
-        axes = ", ".join(f"{number} {axis}" for number, axis in zip(self.X.shape, ("families", "replicas", "rows", "features"), strict=True))
+        axes = ", ".join(
+            f"{number} {axis}" for number, axis in zip(self.X.shape, ("families", "replicas", "rows", "features"), strict=True)
+        )
         absent = int((~self.present).sum())
         return f"Activations of layer {self.layer!r} at moment {self.moment!r}: X [{axes}] float32" + (
             f", {absent} networks not there (NaN)" if absent else ""

@@ -62,7 +62,7 @@ class Sweep(config.Sweep):
         """
         from sweep.run import execute
 
-        console = Console(quiet=True) if quiet else None
+        console = Console(soft_wrap=True, highlight=False, quiet=quiet, force_jupyter=False)  # a notebook, too, gets lines of text
         code = execute(self, self._source, self._command, budget_hours, trim, console)
         if code == 130:
             raise KeyboardInterrupt

@@ -76,7 +76,7 @@ class Outlook:
 
     def __repr__(self) -> str:
         text = StringIO()
-        self.print(Console(file=text, width=160, soft_wrap=True))
+        self.print(Console(file=text, width=160, soft_wrap=True, color_system=None, force_jupyter=False))
         return text.getvalue().rstrip()
 
     def _repr_html_(self) -> str:
