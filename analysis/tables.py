@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from analysis.probe_tables import BASELINES, STITCHING
+from analysis.probe_tables import BASELINES, MEASUREMENTS, STITCHING
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 from analysis.storage import Store
@@ -174,6 +174,7 @@ _TABLES = (
     ),
     BASELINES,
     STITCHING,
+    MEASUREMENTS,
     RUNS,
     Table(
         "samples",

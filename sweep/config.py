@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, overload
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from sweep.search import Axis, Search
 from trainables.recipe import (
@@ -18,6 +18,7 @@ from trainables.recipe import (
     CellsData,
     Data,
     FolderData,
+    FunctionData,
     Model,
     NpzData,
     Probes,
@@ -29,7 +30,7 @@ from trainables.recipe import (
 
 DEFAULT_RECIPE = "cells"
 # Those of analysis.measures.similarity, written out so that reading a sweep file does not import the analysis; a test compares them.
-MeasureName = Literal[
+MEASURE_NAMES = (
     "cka",
     "cka_debiased",
     "cka_angular",
@@ -49,12 +50,24 @@ MeasureName = Literal[
     "jsd",
     "error_consistency",
     "all",
-]
+)
+
+
+def _measure_name(name: str) -> str:
+    if ":" not in name and name not in MEASURE_NAMES:
+        raise ValueError(
+            f"{name!r} is unknown; {near(name, list(MEASURE_NAMES))}allowed: {', '.join(MEASURE_NAMES)}, or package.module:name"
+        )
+    return name
+
+
+MeasureName = Annotated[str, AfterValidator(_measure_name)]
 _SOURCES: dict[str, type[Section]] = {
     "cells": CellsData,
     "npz": NpzData,
     "torchvision": TorchvisionData,
     "folder": FolderData,
+    "function": FunctionData,
 }
 
 
@@ -86,7 +99,11 @@ class Space(Section):
         [], description="Lengths of pulses: beside each swap that lasts, one that swaps back after so many epochs."
     )
     controls: bool = Field(True, description="Run the control of every stressed family too.")
-    schedules: list[list[list[int | str]]] = Field([], description="Further schedules in full: lists of [start_epoch, activation, loss].")
+    schedules: list[list[list[int | str]]] = Field(
+        [],
+        description="Further schedules in full: lists of [start_epoch, activation, loss]. What else a phase puts in force follows as "
+        "slot=name: learning_rate=tenth (half, double, tenfold, or your own as package.module:function).",
+    )
     recipe: dict[str, Axis] = Field(
         {},
         description="Values of the base recipe to vary: key, e.g. training.learning_rate, to a list of choices, or to a range "
@@ -136,7 +153,7 @@ class Analysis(Section):
     measures: Annotated[list[MeasureName], Unique] = Field(
         ["cka", "procrustes", "cka_debiased"],
         min_length=1,
-        description="Distances between networks, see docs/measures.md; `all` is every one.",
+        description="Distances between networks, see docs/measures.md; `all` is every one; your own as package.module:name.",
     )
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level of the tests, after correction over layers.")
     num_permutations: int = Field(

@@ -22,6 +22,7 @@ from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
 from trainables.probes.baselines import BaselinesProbe
 from trainables.probes.curves import CurvesProbe
+from trainables.probes.own import OwnProbe
 from trainables.probes.predictions import PredictionsProbe
 from trainables.probes.stitching import StitchingProbe
 from trainables.recipe import BaseRecipe, Probes
@@ -105,6 +106,7 @@ class _Attempt:
             activations,
             BaselinesProbe(family.probes, schedule, data, activations),
             StitchingProbe(family.probes.stitching, schedule),
+            OwnProbe(family.probes, schedule),
         ]
         self.started_from: str | None = None
         self.started_at = 0

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from analysis.registry import Registry
+
+PROBES: Registry[Callable[..., Any]] = Registry("probe", {})  # all are users' own; the built-in ones are options of `Probes`
 
 
 class Section(BaseModel):
@@ -89,13 +94,25 @@ class FolderData(_Data):
     image_size: int = Field(32, ge=8, le=512, description="Images are resized to this height and width in pixels.")
 
 
-Data = Annotated[CellsData | NpzData | TorchvisionData | FolderData, Field(discriminator="source")]
+class FunctionData(_Data):
+    """A user's own data set."""
+
+    source: Literal["function"] = Field(description="A function of the user's.")
+    name: str = Field(
+        description="package.module:function, which gives a dict of arrays: images (uint8 [sample, height, width] or "
+        "[sample, height, width, 3]), labels (integers from 0 [sample]) and, if known, groups and class_names; or "
+        "{train,val,test}_{images,labels}."
+    )
+    options: dict[str, Any] = Field({}, description="Keyword arguments of the function. The same ones must give the same data.")
+
+
+Data = Annotated[CellsData | NpzData | TorchvisionData | FolderData | FunctionData, Field(discriminator="source")]
 
 
 class Model(Section):
     """The network. Its activation comes from the schedule."""
 
-    name: str = Field("cnn", description="mlp, cnn, or a torchvision classifier (resnet18, ...).")
+    name: str = Field("cnn", description="mlp, cnn, a torchvision classifier (resnet18, ...), or package.module:function.")
     widths: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
         description="Units of each hidden layer (mlp) or channels of each block (cnn); null takes [64, 64] (mlp) or "
@@ -208,19 +225,30 @@ class Probes(Section):
         None, description="Stitch replicas to each other at the end of training: {} for the defaults; null does not. Costs much time."
     )
 
+    own: Annotated[list[str], Unique] = Field(
+        [],
+        description="Your own probes, as package.module:function, at the same moments and epochs: each is given a "
+        "trainables.probes.Look and gives a dict of quantities, one number per replica each (table measurements).",
+    )
+
     @property
     def key(self) -> dict[str, Any]:
         """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
 
         So a family is not taken for one whose tables lack what an option added since records.
         """
-        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines"})
+        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "own"}) | self._own
         return key | {"baselines": self.baselines} if self.baselines else key
 
     @property
     def on_the_way(self) -> dict[str, Any]:
         """What of this decides what is recorded before the end of training."""
-        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching"})
+        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching", "own"}) | self._own
+
+    @property
+    def _own(self) -> dict[str, list[str]]:
+        """The user's probes with what their sources are; nothing where there are none."""
+        return {"own": [PROBES.fingerprint(name) for name in self.own]} if self.own else {}
 
 
 class BaseRecipe(Section):

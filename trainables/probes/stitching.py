@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from analysis.registry import UnknownName
 from trainables.activations import ACTIVATIONS, swap_activation
-from trainables.functions import UnknownName
 from trainables.models import default_layers, record
 from trainables.precision import products
 from trainables.probes import Look, merge, parse_key
