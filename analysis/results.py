@@ -53,8 +53,8 @@ class Results:
     `dir(results)` and `results.tables` list them; `SCHEMA.md` beside the results has columns, types and units.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.store = Store(path)
+    def __init__(self, path: str | os.PathLike[str] | Store) -> None:
+        self.store = path if isinstance(path, Store) else Store(path)
         self._read: dict[str, pd.DataFrame] = {}
         if not tables.names(self.store, "trials"):
             raise FileNotFoundError(f"{self.store.root}: no results of a sweep, there is no file in trials/{self._beside()}")
@@ -185,11 +185,16 @@ class Results:
         minutes. `predictor` is `gap_accuracy`, on which the verdict was declared, or another, which is exploratory. Raises UnknownName.
         """
         name = known("predictor", predictor, PREDICTORS)
-        return verdict(self.table("association") if "association" in self.tables else self._association, name)
+        return verdict(self.associations(), name)
+
+    def associations(self) -> pd.DataFrame:
+        """The correlation of spread with each predictor, a row per measure, moment, layer and predictor, as `analysis.akp.associations` has
+        it; from the analysis' table `association` where it is there, else computed."""
+        return self._associations
 
     @cached_property
-    def _association(self) -> pd.DataFrame:
-        return associations(self._spread, gaps(self.replicas))
+    def _associations(self) -> pd.DataFrame:
+        return self.table("association") if "association" in self.tables else associations(self._spread, gaps(self.replicas))
 
     def pairs(self, measure: str, layer: str, moment: str = "end", epoch: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
         """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is. With moment `epoch`,

@@ -1,4 +1,4 @@
-"""The verbs that look: plan, status, failures, show, diff. None of them writes."""
+"""The verbs that look: plan, status, failures, show. None of them writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
@@ -84,7 +82,7 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
     config, _ = load(config_name, overrides)
     store = results_store(config)
     console = Console(soft_wrap=True)
-    row = _row(store, trial)
+    row = family_row(store, trial)
     for key, value in row.items():
         if key in ("recipe", "provenance") and value:
             value = json.dumps(json.loads(value), indent=2)
@@ -106,28 +104,6 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
     return 0
 
 
-def diff(config_name: str | None, overrides: list[str], trial: str, other: str) -> int:
-    config, _ = load(config_name, overrides)
-    store = results_store(config)
-    rows = [_row(store, name) for name in (trial, other)]
-    flat = [
-        _flatten({**row, "recipe": json.loads(row["recipe"] or "{}"), "provenance": json.loads(row["provenance"] or "{}")}) for row in rows
-    ]
-    for position, row in enumerate(rows):
-        if row["status"] == "done":
-            means = tables.read(store, "replicas", only=[row["trial"]]).mean(numeric_only=True)
-            flat[position] |= {f"mean {k}": round(float(v), 4) for k, v in means.items() if "accuracy" in str(k) or "gap" in str(k)}
-    table = Table(box=None, pad_edge=False)
-    for column in ("key", rows[0]["trial"], rows[1]["trial"]):
-        table.add_column(str(column), overflow="fold")
-    for key in dict.fromkeys([*flat[0], *flat[1]]):
-        left, right = flat[0].get(key), flat[1].get(key)
-        if left != right and not (left != left and right != right):
-            table.add_row(*(Text(str(cell)) for cell in (key, left, right)))
-    Console().print(table)
-    return 0
-
-
 def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
     rows = tables.read(store, "trials", columns)
     if rows.empty:
@@ -135,7 +111,7 @@ def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
     return rows
 
 
-def _row(store: Store, trial: str) -> dict[str, Any]:
+def family_row(store: Store, trial: str) -> dict[str, Any]:
     """A family's row of `trials` by its id or the start of it."""
     known = tables.names(store, "trials")
     matches = [name for name in known if name.startswith(trial)]
@@ -150,12 +126,3 @@ def _row(store: Store, trial: str) -> dict[str, Any]:
             ],
         )
     return {str(k): v for k, v in tables.read(store, "trials", only=matches).iloc[0].to_dict().items()}
-
-
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _flatten(inner, f"{path}.{key}".lstrip("."))
-    return found
