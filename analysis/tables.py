@@ -48,7 +48,11 @@ _TABLES = (
             SCHEDULE,
             Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
             Column("control", TEXT, "id of the family with the same first phase and no swap; its own id for a control"),
-            Column("swapped", TEXT, "what the first swap exchanges: none, activation, loss or both"),
+            Column(
+                "swapped",
+                TEXT,
+                "what the first swap exchanges: none, activation, loss, both, or what else a phase puts in force (with + between)",
+            ),
             Column("num_swaps", SHORT, "number of swaps in the schedule"),
             Column("swap_epoch", INT, "epoch of the first swap; null for a control", "epochs"),
             Column("first_activation", TEXT, "activation of the first phase"),
