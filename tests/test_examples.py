@@ -136,6 +136,8 @@ def test_an_edited_file_is_another_family(tmp_path, monkeypatch):
         names.append([str(model.key), str(probes.key), str(probes.on_the_way)])
         assert all(f"edited{number}:f#" in text for text in names[-1])
         assert plain.trial_name(schedule, probes) != plain.trial_name(schedule, Probes())
+        assert plain.description(schedule, probes)["probes"]["own"] == probes.sources["own"]
+        assert "own" not in plain.description(schedule, Probes())["probes"]  # described as families from before there was the option
     hashes = [[text.partition("#")[2][:12] for text in some] for some in names]
     assert len(set(hashes[0])) == 1
     assert set(hashes[0]) != set(hashes[1])

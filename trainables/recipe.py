@@ -237,17 +237,17 @@ class Probes(Section):
 
         So a family is not taken for one whose tables lack what an option added since records.
         """
-        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "own"}) | self._own
+        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "own"}) | self.sources
         return key | {"baselines": self.baselines} if self.baselines else key
 
     @property
     def on_the_way(self) -> dict[str, Any]:
         """What of this decides what is recorded before the end of training."""
-        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching", "own"}) | self._own
+        return self.model_dump(mode="json", exclude={"baselines", "sharpness_directions", "stitching", "own"}) | self.sources
 
     @property
-    def _own(self) -> dict[str, list[str]]:
-        """The user's probes with what their sources are; nothing where there are none."""
+    def sources(self) -> dict[str, list[str]]:
+        """The user's own probes with hashes of their sources; nothing where there are none, so that all else is told as ever."""
         return {"own": [PROBES.fingerprint(name) for name in self.own]} if self.own else {}
 
 

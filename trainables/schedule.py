@@ -196,7 +196,7 @@ class Base:
         return {
             "base": self.full,
             "phases": [phase.key for phase in schedule.phases],
-            "probes": probes.model_dump(mode="json"),
+            "probes": probes.model_dump(mode="json", exclude={"own"}) | probes.sources,
             "data": self.recipe.data.model_dump(mode="json", exclude={"root", "download"}),
         }
 

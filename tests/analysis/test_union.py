@@ -47,7 +47,7 @@ def move(whole: Store, part: Store, trials: list[str], copy: bool = False) -> No
 
 def test_parts_are_analysed_as_the_whole(sweep, tmp_path):
     """A sweep cut into two folders that overlap gives every table of the analysis bit for bit."""
-    whole = sweep(num_families=28)
+    whole = sweep(num_families=28, widths=(6,), moments=("end",))
     describe(whole)
     expected = analyse(whole, ["cka"], num_permutations=99, num_dispersion_permutations=19)
     first, second = Store(tmp_path / "first"), Store(tmp_path / "second")
@@ -102,7 +102,7 @@ def test_nothing_is_written_beside_the_results(sweep, tmp_path):
 
 
 def test_the_command_takes_several(sweep, tmp_path, capsys):
-    first, second = sweep(num_families=7), sweep(num_families=7, first=100)
+    first, second = (sweep(num_families=7, widths=(6,), moments=("end",), first=first) for first in (0, 100))
     with pytest.raises(SystemExit) as stopped:
         main([first.base, second.base])
     assert stopped.value.code == 2

@@ -99,6 +99,7 @@ print(len(s.results().trials), s.plan().families["status"].value_counts().to_dic
 """
 
 
+@pytest.mark.slow  # a second whole run on Ray; the tutorial below is the one in CI
 def test_a_run_gives_results_and_warns_of_failures(tmp_path):
     """A family that fails is no exception: the others are there, and the caller is told."""
     body = (
