@@ -40,6 +40,7 @@ from analysis.question import Asked
 from analysis.questions import QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
+from analysis.union import Union, opened
 from analysis.wording import told
 from analysis.written import Fill, replace_files
 
@@ -264,7 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Answer the question from the tables of a sweep.",
         epilog="`python -m analysis pairs --help`: distances between all networks.",
     )
-    parser.add_argument("results", help="folder or URI of a sweep's results")
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="folder or URI of a sweep's results; several are analysed as one sweep"
+    )
+    parser.add_argument("--into", metavar="PATH", help="where the analysis goes (default: beside the results; several need it)")
     parser.add_argument(
         "--measures",
         type=_measures,
@@ -287,10 +291,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{what} (default: %(default)s)")
     chosen = parser.parse_args(words)
+    if len(chosen.results) > 1 and chosen.into is None:
+        parser.error("several results need --into PATH, where the analysis of all goes")
     console, began = Console(), time.monotonic()
     try:
+        store = opened(chosen.results, chosen.into)
+        if isinstance(store, Union):
+            console.print(store.text, markup=False, highlight=False, soft_wrap=True)
         analyse(
-            Store(chosen.results),
+            store,
             chosen.measures,
             layers=chosen.layers,
             moments=chosen.moments,

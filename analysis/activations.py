@@ -11,15 +11,12 @@ import pandas as pd
 
 from analysis import tables
 from analysis.reading import parquet
+from analysis.registry import UnknownName
 from analysis.storage import Store
 
 FILES_AT_ONCE = 16  # opening a file on object storage is a wait of tens of milliseconds
 AROUND_SWAPS = ("before_swap", "after_swap")
 COLUMNS = ["trial", "moment", "epoch", "layer", "num_rows", "width"]
-
-
-class UnknownName(ValueError):
-    """A name that is not among those there are."""
 
 
 def known(kind: str, name: str, allowed: Iterable[str], where: str = "") -> str:

@@ -171,7 +171,7 @@ def all_pairs(
     there, and ValueError where networks were probed on other samples or one pair does not fit into `max_bytes`.
     """
     began = time.monotonic()
-    activations.known("measure", measure, MEASURES)
+    MEASURES.resolve(measure)
     if max_bytes < MIN_BYTES:
         raise ValueError(f"max_bytes {max_bytes} is below the least, {MIN_BYTES} ({MIN_BYTES // 2**20} MiB)")
     trials = families(store, only)

@@ -188,7 +188,7 @@ def _within(table: pd.DataFrame) -> Design:
         members,
         np.array(blocks, dtype=np.intp),
         np.array(lines, dtype=np.intp),
-        _codes(used["last_activation"] + "/" + used["last_loss"]),
+        _codes(used["schedule"].str.split(" ").str[-1].str.split(":", n=1).str[-1]),
         _codes(first.iloc[chosen]),
         tuple(classes),
         _codes(first),

@@ -24,6 +24,7 @@ SWAPPED = {
     "activation": ("activation swapped", "#0072B2", "^"),
     "loss": ("loss swapped", "#D55E00", "s"),
     "both": ("both swapped", "#009E73", "D"),
+    "other": ("something else swapped", "#CC79A7", "v"),
 }
 SWAP_EPOCH_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SWAP_EPOCH_MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -43,6 +44,7 @@ def gap_against_spread(
     table = at_first_swap(spread_table).merge(gap_table, on="trial")
     table = table[(table["measure"] == measure) & (table["moment"] == moment)]
     table = table[comparable(table) & np.isfinite(table["spread"]) & np.isfinite(table[predictor])]
+    table["swapped"] = table["swapped"].where(table["swapped"].isin(list(SWAPPED)), "other")
     if table.empty:
         return None
     answers = association[

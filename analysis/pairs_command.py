@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, map: Map = map) -> int:
     try:
         store = Store(options.results)
         layers = options.layer or _layers(store, options.moment, options.epoch)
-        if options.measure in MEASURES and MEASURES[options.measure].kind == "functional":
+        if MEASURES.resolve(options.measure).kind == "functional":
             layers = [_of_answers(store, options.measure, options.layer)]
         for layer in layers:
             found = all_pairs(

@@ -1,4 +1,4 @@
-"""The tables of the probes beside activations: `baselines` and `stitching` of trained networks, `stability` and its `warps`."""
+"""The tables of probes that are options: `baselines`, `stitching`, `stability` and its `warps`, and users' own, `measurements`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ BASELINES = Table(
         ),
         Column("layer", TEXT, "name of the recorded layer for participation_ratio; null where the number is of the whole network"),
         Column("value", pa.float64(), "the number; NaN for a diverged replica and where the baseline has no value"),
+    ),
+)
+
+MEASUREMENTS = Table(
+    "measurements",
+    "what a user's own probe measured of a replica at a moment",
+    (
+        VERSION,
+        TRIAL,
+        SCHEDULE,
+        REPLICA,
+        Column("moment", TEXT, "init, before_swap, after_swap, epoch or end, as in `activations`"),
+        Column("epoch", INT, "completed epochs; 0 is before any training", "epochs"),
+        Column("probe", TEXT, "the probe, as named in probes.own"),
+        Column("quantity", TEXT, "what it measured, by the probe's own name"),
+        Column("value", pa.float64(), "the number; NaN for a replica that had diverged"),
     ),
 )
 

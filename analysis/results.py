@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ import pandas as pd
 
 from analysis import activations, tables
 from analysis.activations import known
-from analysis.akp import divergence_epochs
+from analysis.akp import PRIMARY_PREDICTOR, Verdict, associations, divergence_epochs, spreads, verdict
+from analysis.measures.generalization import PREDICTORS, gaps
+from analysis.measures.similarity import DEFAULT_MEASURES, expand
 from analysis.predictions import Predictions, has_predictions, read_predictions, read_samples
 from analysis.reading import parquet
 from analysis.storage import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activations:
     """One layer of many families at one moment.
 
@@ -34,22 +37,41 @@ class Activations:
     layer: str
     moment: str
 
+    def __repr__(self) -> str:
+        axes = ", ".join(
+            f"{number} {axis}" for number, axis in zip(self.X.shape, ("families", "replicas", "rows", "features"), strict=True)
+        )
+        absent = int((~self.present).sum())
+        return f"Activations of layer {self.layer!r} at moment {self.moment!r}: X [{axes}] float32" + (
+            f", {absent} networks not there (NaN)" if absent else ""
+        )
+
 
 class Results:
     """The results in a folder or below a URI. Tables are read when they are first asked for, and kept.
 
-    A table is an attribute: `results.trials`, `results.replicas`, and once the analysis has run `results.spread`, `results.association`.
-    `dir(results)` and `results.tables` list them.
+    A table is an attribute: `results.trials`, `results.replicas`, and once the analysis has run `results.association`, `results.partial`.
+    `dir(results)` and `results.tables` list them; `SCHEMA.md` beside the results has columns, types and units.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.store = Store(path)
+    def __init__(self, path: str | os.PathLike[str] | Store) -> None:
+        self.store = path if isinstance(path, Store) else Store(path)
         self._read: dict[str, pd.DataFrame] = {}
         if not tables.names(self.store, "trials"):
             raise FileNotFoundError(f"{self.store.root}: no results of a sweep, there is no file in trials/{self._beside()}")
 
     def __repr__(self) -> str:
-        return f"Results({self.store.root!r}): {', '.join(self.tables)}"
+        return f"Results of {self._families()} in {self.store.root}\ntables: {', '.join(self.tables)}"
+
+    def _repr_html_(self) -> str:
+        about = {name: escape(table.row) for name, table in tables.TABLES.items()}
+        rows = "".join(f"<tr><td>{escape(name)}</td><td>{about.get(name, 'derived by the analysis')}</td></tr>" for name in self.tables)
+        where = escape(self.store.root)
+        return f"<p>Results of {self._families()} in {where}</p><table><tr><th>table</th><th>a row is</th></tr>{rows}</table>"
+
+    def _families(self) -> str:
+        counts = self.trials["status"].value_counts()
+        return f"{len(self.trials)} families ({', '.join(f'{number} {status}' for status, number in counts.items())})"
 
     @cached_property
     def tables(self) -> list[str]:
@@ -134,6 +156,53 @@ class Results:
         done = self.trials[self.trials["status"] == "done"].set_index("trial")["dataset"]
         known("family with predictions", trial, has_predictions(self.store, list(done.index)), self.store.root)
         return read_predictions(self.store, trial, read_samples(self.store, done[trial]))[split]
+
+    def spread(
+        self, layer: str | None = None, moment: str | None = None, measure: str | None = None, trials: Collection[str] | None = None
+    ) -> pd.DataFrame:
+        """How far apart the replicas of each family are: a row per family, moment, epoch, layer and measure, of those named or all.
+
+        Columns as in `analysis.spreads.spreads`: `spread` (1 - mean similarity over pairs of replicas, no unit, 0 where all are equal),
+        `spread_low` and `spread_high` (95 % bootstrap over replicas), `spread_se` (jackknife), `num_replicas`, and more. Taken from the
+        analysis' table where it has them, else computed from the activations, with the default measures or the one named (a name of
+        `docs/measures.md`). Families that `python -m analysis` would leave out are left out, unless named as `trials`.
+        Raises UnknownName for a layer, moment or family that is not there, KeyError for an unknown measure.
+        """
+        for trial in trials or ():
+            known("finished family", trial, self.recorded["trial"], self.store.root)
+        for kind, name in (("layer", layer), ("moment", moment)):
+            if name is not None:
+                known(kind, name, self.recorded[kind], self.store.root)
+        found = self._spread if trials is None else self._spread[self._spread["trial"].isin(list(trials))]
+        if (measure is not None and measure not in set(found["measure"])) or (trials is not None and set(trials) - set(found["trial"])):
+            found = spreads(self.store, expand(DEFAULT_MEASURES if measure is None else [measure]), trials)
+        for column, name in (("layer", layer), ("moment", moment), ("measure", measure)):
+            if name is not None:
+                found = found[found[column] == name]
+        return found.reset_index(drop=True)
+
+    @cached_property
+    def _spread(self) -> pd.DataFrame:
+        return self.table("spread") if "spread" in self.tables else spreads(self.store)
+
+    def verdict(self, predictor: str = PRIMARY_PREDICTOR) -> Verdict:
+        """The answer to the question: do families that generalize badly, by `predictor`, differ more inside?
+
+        `answer` is AKP, anti-AKP, mixed, no effect or undecided; `text` has the estimator, n and interval; `rho`, `rho_low` and `rho_high`
+        are of the layer with the largest correlation. From the analysis' table where it is there, else computed, which takes seconds to
+        minutes. `predictor` is `gap_accuracy`, on which the verdict was declared, or another, which is exploratory. Raises UnknownName.
+        """
+        name = known("predictor", predictor, PREDICTORS)
+        return verdict(self.associations(), name)
+
+    def associations(self) -> pd.DataFrame:
+        """The correlation of spread with each predictor, a row per measure, moment, layer and predictor, as `analysis.akp.associations` has
+        it; from the analysis' table `association` where it is there, else computed."""
+        return self._associations
+
+    @cached_property
+    def _associations(self) -> pd.DataFrame:
+        return self.table("association") if "association" in self.tables else associations(self._spread, gaps(self.replicas))
 
     def pairs(self, measure: str, layer: str, moment: str = "end", epoch: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
         """The distances `[network, network]` that `python -m analysis pairs` wrote, and which network each row is. With moment `epoch`,

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from analysis.hull_tables import HULL, HULL_PIXELS
 from analysis.image_table import IMAGE_STATISTICS
-from analysis.probe_tables import BASELINES, STABILITY, STITCHING, WARPS
+from analysis.probe_tables import BASELINES, MEASUREMENTS, STABILITY, STITCHING, WARPS
 from analysis.reading import Unreadable, parquet, reading
 from analysis.runs import RUNS
 from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
@@ -51,7 +51,11 @@ _TABLES = (
             SCHEDULE,
             Column("base", TEXT, "id of the base recipe (everything but the schedule): b and 12 hexadecimal digits"),
             Column("control", TEXT, "id of the family with the same first phase and no swap; its own id for a control"),
-            Column("swapped", TEXT, "what the first swap exchanges: none, activation, loss or both"),
+            Column(
+                "swapped",
+                TEXT,
+                "what the first swap exchanges: none, activation, loss, both, or what else a phase puts in force (with + between)",
+            ),
             Column("num_swaps", SHORT, "number of swaps in the schedule"),
             Column("swap_epoch", INT, "epoch of the first swap; null for a control", "epochs"),
             Column("first_activation", TEXT, "activation of the first phase"),
@@ -181,6 +185,7 @@ _TABLES = (
     WARPS,
     HULL,
     HULL_PIXELS,
+    MEASUREMENTS,
     RUNS,
     Table(
         "samples",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ MIN_FAMILIES = 5
 BOUND = 0.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """The answer to the primary question."""
 
@@ -33,6 +34,12 @@ class Verdict:
     rho_high: float = np.nan
     p_adjusted: float = np.nan
     files: tuple[str, ...] = ()  # what the analysis wrote
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.answer)}</b></p><p>{escape(self.text)}</p>"
 
 
 MEANINGS = {

@@ -18,15 +18,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "status": "Count the families by status.",
         "failures": "Show failed families grouped by cause, with the command that runs them again.",
         "show": "Show one family: schedule, recipe, results, provenance.",
-        "diff": "Show in what two families differ.",
+        "diff": "Show in what two families or two sweeps differ: configuration, provenance, results with intervals. Exit code 0 whatever "
+        "they differ in, 2 where one of them is not there.",
     }
     for verb, text in about.items():
         sub = verbs.add_parser(verb, help=text, description=text)
         add_config_arguments(sub)
         if verb in ("run", "plan"):
             add_budget_arguments(sub)
-        for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
-            sub.add_argument(argument, metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
+        if verb == "show":
+            sub.add_argument("trial", metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
+        if verb == "diff":
+            for name in ("a", "b"):
+                sub.add_argument(name, metavar=name.upper(), help="a folder of results; or a family's id in the sweep chosen, or PATH/ID")
+            sub.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object, unrounded")
     options = parser.parse_args(arguments)
 
     def call() -> int:
@@ -39,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb == "plan":
             return views.plan(options.config, options.overrides, options.budget_hours, options.trim)
 
-        identifiers = [getattr(options, name) for name in ("trial", "other") if hasattr(options, name)]
+        if options.verb == "diff":
+            from sweep.diff import diff
+
+            return diff(options.config, options.overrides, options.a, options.b, options.as_json)
+        identifiers = [options.trial] if options.verb == "show" else []
         view = getattr(views, options.verb)
         return int(view(options.config, options.overrides, *identifiers))
 

@@ -13,24 +13,28 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from analysis.measures.similarity import check_measure
 from analysis.metrics import MEANS, REPRESENTATIONS, SPREAD, spread_names
+from analysis.registry import UnknownName
 from analysis.storage import Store
 from sweep.config import ConfigError, Resources, Sweep, near
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
-from sweep.space import corners, grid, is_empty, recipe_of
+from sweep.space import corners, grid, is_empty, points, recipe_of
 from trainables import data as data_sets
 from trainables.activations import check_activation
 from trainables.data.augment import largest_cut
+from trainables.data.function import check_repeats
 from trainables.executors import choose_executor
-from trainables.functions import UnknownName
 from trainables.losses import check_loss
 from trainables.models import build, check_layers, check_model, default_layers
 from trainables.precision import check_precision
 from trainables.probes.activations import probe_set
+from trainables.probes.own import check_probe
 from trainables.probes.stability import check_stability
 from trainables.probes.stitching import check_stitching
-from trainables.recipe import BaseRecipe, Model
+from trainables.rates import check_rate
+from trainables.recipe import BaseRecipe, FunctionData, Model
 from trainables.schedule import Schedule
 
 MOST_KEYS = 3  # no rule of the base recipe is about more of its keys at once (nesterov, optimizer, momentum)
@@ -51,10 +55,13 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
     phases = [phase for given in space.schedules for phase in given]
     for index, given in enumerate(space.schedules):
         attempt(f"space.schedules[{index}]", _schedule, given, num_epochs)
-    for name in dict.fromkeys([*space.activations, *(str(p[1]) for p in phases if len(p) == 3)]):
+    for name in dict.fromkeys([*space.activations, *(str(p[1]) for p in phases if len(p) >= 3)]):
         attempt("space.activations", check_activation, name)
-    for name in dict.fromkeys([*space.losses, *(str(p[2]) for p in phases if len(p) == 3)]):
+    for name in dict.fromkeys([*space.losses, *(str(p[2]) for p in phases if len(p) >= 3)]):
         attempt("space.losses", check_loss, name)
+    for name in config.analysis.measures:
+        if ":" in name:
+            attempt("analysis.measures", check_measure, name)
     for key, lengths in (("swap_epochs", [0]), ("pulse_epochs", space.pulse_epochs)):
         outside = sorted({e + length for e in space.swap_epochs for length in lengths if not 0 < e + length < num_epochs})
         if outside:
@@ -71,6 +78,8 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
         attempt("model.name", check_model, model)
     data = attempt("data", data_sets.load, config.data)
     if data is not None:
+        if isinstance(config.data, FunctionData):
+            attempt("data", check_repeats, config.data)
         attempt("probes.num_samples", probe_set, data, config.probes)
         if config.probes.stability is not None:
             attempt("probes.stability.warps", check_stability, config.probes.stability, data.image_shape)
@@ -96,6 +105,9 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
                 attempt("probes.hull.layers", check_layers, built, config.probes.hull.layers or [])
             if built is not None:
                 problems += check_objectives(config, config.probes.layers or default_layers(built))
+    if data is not None and not problems:
+        for name in config.probes.own:
+            attempt("probes.own", check_probe, name, config.recipe, data, _first_schedule(config))
     problems += check_search(config)
     problems += check_epochs(config)
     if config.search.kind == "random" and not any(True for _ in grid(space)):
@@ -117,6 +129,11 @@ def check_epochs(config: Sweep) -> list[str]:
     nearest = ", ".join(str(min(allowed, key=lambda epoch: abs(epoch - e))) for e in refused)
     grid = f"0 to {num_epochs}" if every == 1 else f"0 and every {every} epochs (probes.evaluate_every), and {num_epochs}"
     return [f"probes.epochs: {refused} are no epochs at which every family is evaluated; did you mean {nearest}? allowed: {grid}"]
+
+
+def _first_schedule(config: Sweep) -> Schedule:
+    """One that the sweep would run, for a try; of a search, which has none yet, one that it may propose."""
+    return next((point.schedule for point in points(config)), None) or next(grid(config.space))
 
 
 def check_search(config: Sweep) -> list[str]:
@@ -263,10 +280,15 @@ def check_here(config: Sweep, store: Store, source: str) -> None:
         raise ConfigError(source, problems)
 
 
+_CHECKS = {"learning_rate": check_rate}  # of every slot of trainables.schedule.FURTHER
+
+
 def _schedule(phases: list[list[int | str]], num_epochs: int) -> None:
-    if any(len(p) != 3 or not isinstance(p[0], int) or not all(isinstance(x, str) for x in p[1:]) for p in phases):
-        raise ValueError(f"{phases!r} is refused: a schedule is a list of [start_epoch, activation, loss]")
+    if any(len(p) < 3 or not isinstance(p[0], int) or not all(isinstance(x, str) for x in p[1:]) for p in phases):
+        raise ValueError(f"{phases!r} is refused: a schedule is a list of [start_epoch, activation, loss], and slot=name for what else")
     late = [p[0] for p in phases if isinstance(p[0], int) and p[0] >= num_epochs]
     if late:
         raise ValueError(f"a swap at epoch {late[0]} lies outside the training; allowed: 1 to {num_epochs - 1}")
-    Schedule.of(phases)
+    for phase in Schedule.of(phases).phases:
+        for slot, name in list(phase.functions.items())[2:]:
+            _CHECKS[slot](name)

@@ -7,10 +7,10 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, overload
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from sweep.search import Axis, Search
 from trainables.recipe import (
@@ -18,6 +18,7 @@ from trainables.recipe import (
     CellsData,
     Data,
     FolderData,
+    FunctionData,
     Model,
     NpzData,
     Probes,
@@ -29,7 +30,7 @@ from trainables.recipe import (
 
 DEFAULT_RECIPE = "cells"
 # Those of analysis.measures.similarity, written out so that reading a sweep file does not import the analysis; a test compares them.
-MeasureName = Literal[
+MEASURE_NAMES = (
     "cka",
     "cka_debiased",
     "cka_angular",
@@ -49,12 +50,24 @@ MeasureName = Literal[
     "jsd",
     "error_consistency",
     "all",
-]
+)
+
+
+def _measure_name(name: str) -> str:
+    if ":" not in name and name not in MEASURE_NAMES:
+        raise ValueError(
+            f"{name!r} is unknown; {near(name, list(MEASURE_NAMES))}allowed: {', '.join(MEASURE_NAMES)}, or package.module:name"
+        )
+    return name
+
+
+MeasureName = Annotated[str, AfterValidator(_measure_name)]
 _SOURCES: dict[str, type[Section]] = {
     "cells": CellsData,
     "npz": NpzData,
     "torchvision": TorchvisionData,
     "folder": FolderData,
+    "function": FunctionData,
 }
 
 
@@ -86,7 +99,11 @@ class Space(Section):
         [], description="Lengths of pulses: beside each swap that lasts, one that swaps back after so many epochs."
     )
     controls: bool = Field(True, description="Run the control of every stressed family too.")
-    schedules: list[list[list[int | str]]] = Field([], description="Further schedules in full: lists of [start_epoch, activation, loss].")
+    schedules: list[list[list[int | str]]] = Field(
+        [],
+        description="Further schedules in full: lists of [start_epoch, activation, loss]. What else a phase puts in force follows as "
+        "slot=name: learning_rate=tenth (half, double, tenfold, or your own as package.module:function).",
+    )
     recipe: dict[str, Axis] = Field(
         {},
         description="Values of the base recipe to vary: key, e.g. training.learning_rate, to a list of choices, or to a range "
@@ -136,7 +153,7 @@ class Analysis(Section):
     measures: Annotated[list[MeasureName], Unique, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
         ["cka", "procrustes", "cka_debiased"],
         min_length=1,
-        description="Distances between networks, one or a list, see docs/measures.md; `all` is every one.",
+        description="Distances between networks, one or a list, see docs/measures.md; `all` is every one; your own as package.module:name.",
     )
     image_statistics: bool = Field(
         True,
@@ -173,6 +190,9 @@ class Sweep(Section):
         return f"{os.path.expanduser(self.storage.path).rstrip('/')}/{self.name}"
 
 
+Kind = TypeVar("Kind", bound=Sweep)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""
 
@@ -199,7 +219,11 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in resources.files("sweep.recipes").iterdir() if f.name.endswith(".yaml"))
 
 
-def load(config: str | None = None, overrides: list[str] | None = None) -> tuple[Sweep, str]:
+@overload
+def load(config: str | None = None, overrides: list[str] | None = None) -> tuple[Sweep, str]: ...
+@overload
+def load(config: str | None, overrides: list[str] | None, kind: type[Kind]) -> tuple[Kind, str]: ...
+def load(config: str | None = None, overrides: list[str] | None = None, kind: type[Sweep] = Sweep) -> tuple[Sweep, str]:
     """A sweep from a recipe's name or a file, with `key.key=value` overrides; and what to call its source. Raises ConfigError."""
     text, source = _read(config or DEFAULT_RECIPE)
     try:
@@ -214,7 +238,7 @@ def load(config: str | None = None, overrides: list[str] | None = None) -> tuple
     if overrides:
         source += " with --set"
     try:
-        return Sweep.model_validate(values), source
+        return kind.model_validate(values), source
     except ValidationError as error:
         raise ConfigError(source, [_explain(dict(e)) for e in error.errors()]) from None
 

@@ -135,7 +135,7 @@ def kind(schedule: Schedule) -> str:
     phases = schedule.phases
     if len(phases) < 3:
         return {"none": "control", "both": "swap of both"}.get(schedule.swapped, f"{schedule.swapped} swap")
-    back = (phases[0].activation, phases[0].loss) == (phases[2].activation, phases[2].loss)
+    back = phases[0].functions == phases[2].functions
     return "pulse" if back and len(phases) == 3 else "several swaps"
 
 
@@ -206,7 +206,8 @@ def _timed(some: list[Planned], config: Sweep) -> Rates:
     limit = 2 if config.probes.hull is not None else 4  # its looks at swaps cost more than epochs
     phases = functions_in_turn([planned.schedule for planned in some], limit)
     try:
-        if any(":" in name for _, *functions in phases for name in functions):
+        names = [name for _, *functions in phases for name in functions]
+        if any(":" in name for name in [*names, recipe.model.name, *config.probes.own]):
             times = time_apart(num_threads(config), recipe, config.probes, phases, where, executor)
         else:
             prepare_process(num_threads(config))

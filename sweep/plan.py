@@ -23,7 +23,7 @@ from trainables.executors import choose_executor
 from trainables.family import Family, setting
 from trainables.replicas import Executor
 from trainables.rows import trial_row
-from trainables.schedule import Base, Phase, Schedule, check_same
+from trainables.schedule import Base, Phase, Schedule, check_same, model_content
 from trainables.states import States
 
 
@@ -220,7 +220,7 @@ def _usable(config: Sweep, data: Dataset, store: Store) -> dict[str, int]:
     wanted, where, states = config.resources.executor, device(config), States(store)
     models: dict[Executor, list[dict[str, Any]]] = defaultdict(list)  # by the executor that each takes
     for model in [config.model, *(recipe_of(config, changes).model for changes in corners(config.space, "model"))]:
-        models[choose_executor(wanted, where, model, data.image_shape, data.num_classes)].append(model.model_dump(mode="json"))
+        models[choose_executor(wanted, where, model, data.image_shape, data.num_classes)].append(model_content(model))
     found: dict[str, int] = {}
     for executor, some in models.items():
         found |= states.usable(setting(config.probes, where, executor, num_threads(config)), some)

@@ -44,9 +44,9 @@ class ProbeFailed(RuntimeError):
 def functions_in_turn(schedules: list[Schedule], limit: int = 4) -> list[list[Any]]:
     """Phases that go through the activations and losses of some schedules, each in force for two epochs."""
     phases = [phase for schedule in schedules for phase in schedule.phases]
-    pairs = list(dict.fromkeys((p.activation, p.loss) for p in phases))
-    chosen = pairs[:: max(1, len(pairs) // limit)][:limit]
-    return [[index * _EPOCHS_PER_PHASE, *pair] for index, pair in enumerate(chosen)]
+    sets = list(dict.fromkeys(tuple(phase.listed[1:]) for phase in phases))
+    chosen = sets[:: max(1, len(sets) // limit)][:limit]
+    return [[index * _EPOCHS_PER_PHASE, *functions] for index, functions in enumerate(chosen)]
 
 
 def time_family(recipe: BaseRecipe, probes: Probes, phases: list[list[Any]], device: str, executor: Wanted = "auto") -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.config import ConfigError, load, recipe_names
+from sweep.config import ConfigError, Sweep, load, recipe_names
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
@@ -83,10 +83,20 @@ def command(config_name: str | None, overrides: list[str]) -> str:
 
 
 def run(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
-    """Exit code 0 only if every planned family is in the tables. A plan trimmed to a budget is one of fewer families, and says so."""
-    console = Console(soft_wrap=True, highlight=False)
-    began = time.monotonic()
+    """The verb: `execute` for a sweep file and its overrides."""
     config, source = load(config_name, overrides)
+    return execute(config, source, command(config_name, overrides), budget_hours, trim)
+
+
+def execute(
+    config: Sweep, source: str, again: str, budget_hours: float | None = None, trim: bool = False, console: Console | None = None
+) -> int:
+    """Run what remains of a sweep, then the analysis. `again` is what to type to run it once more.
+
+    Exit code 0 only if every planned family is in the tables. A plan trimmed to a budget is one of fewer families, and says so.
+    """
+    console = console or Console(soft_wrap=True, highlight=False)
+    began = time.monotonic()
 
     from sweep.budget import within
     from sweep.check import check, check_here
@@ -113,7 +123,6 @@ def run(config_name: str | None, overrides: list[str], budget_hours: float | Non
     )
     for line in about_search(plan, store):
         console.print(line, markup=False)
-    again = command(config_name, overrides)
     within_budget = again if budget_hours is None else f"{again} --budget-hours {budget_hours:g}{' --trim' if trim else ''}"
     if plan.remaining or plan.num_unproposed:
         cost = estimate(plan.with_unproposed(), data, store)

@@ -101,6 +101,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
                         name="sweep",
                         storage_path=scratch,
                         verbose=0,
+                        progress_reporter=tune.CLIReporter(),  # silent at verbose 0; the one for notebooks shows an empty cell all the same
                         callbacks=[progress],
                         stop=stopper,
                         failure_config=tune.FailureConfig(max_failures=0),

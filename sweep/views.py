@@ -1,4 +1,4 @@
-"""The verbs that look: plan, status, failures, show, diff. None of them writes."""
+"""The verbs that look: plan, status, failures, show. None of them writes."""
 
 from __future__ import annotations
 
@@ -8,93 +8,36 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
+from sweep import outlook
 from sweep.budget import within
 from sweep.check import check
 from sweep.config import ConfigError, load
-from sweep.cost import Cost, cost_line, estimate
-from sweep.plan import Plan, make_plan, results_store
+from sweep.plan import make_plan, results_store
 from sweep.run import about_search, command
-from sweep.simulate import most_states
-from sweep.units import duration, size
-from trainables.data import Dataset
-
-
-def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Dataset, Store]:
-    config, source = load(config_name, overrides)
-    store = results_store(config)
-    data = check(config, source)
-    return make_plan(config, data, store), data, store
 
 
 def plan(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
     if trim and budget_hours is None:
         raise ConfigError("--trim", ["has no effect without --budget-hours"])
-    found, data, store = _planned(config_name, overrides)
-    console = Console(soft_wrap=True)
-    lines = [
-        f"{found.config.name}: {len(found.families)} families, {len(found.done)} done, {len(found.remaining)} to run",
-        f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
-        f"of {data.image_shape}, {data.num_classes} classes",
-        *(f"note: {note}" for note in data.notes),
-    ]
-    lines += about_search(found, store)
-    most = found.with_unproposed()
-    if most.remaining:
-        if found.num_unproposed:
-            lines.append(
-                f"at most {found.num_unproposed} stressed families more, and their controls; what follows counts them whole, "
-                "under the recipe as written"
-            )
-        cost = estimate(most, data, store)
-        _print_lines(console, cost)
-        saved = 1 - most.unique_replica_epochs / most.total_replica_epochs
-        longest = max(most.critical_epochs.values())
-        critical = f" ({duration(longest * cost.total_s / _family_epochs(most))})" if cost.is_known else ""
-        foreseen, bound = cost.simulation.num_states, most_states(most)
-        alive = f"at most {foreseen} at once ({size(foreseen * cost.state_bytes)}), {bound} in the worst case"
-        if found.num_unproposed:
-            alive = f"at most {found.config.search.max_states} are kept ({size(found.config.search.max_states * cost.state_bytes)})"
-        lines += [
-            f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
-            f"critical path {longest} epochs{critical}",
-            cost_line(cost),
-            f"training states: {alive}",
-            f"disk: about {size(cost.total_bytes)} of tables",
-        ]
-    lines.append(f"results: {store.root}")
-    console.print("\n".join(lines), highlight=False, markup=False)
-    if most.remaining and budget_hours is not None:
-        chosen = within(cost, budget_hours, trim)
+    found, console = outlook.of(*load(config_name, overrides)), Console(soft_wrap=True)
+    found.print(console)
+    if found.cost is not None and budget_hours is not None:
+        chosen = within(found.cost, budget_hours, trim)
         console.print(
-            f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(most.remaining)} families, "
-            f"{cost.of(chosen).total_s / 3600:.3g} device-hours",
+            f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(found.cost.plan.remaining)} families, "
+            f"{found.cost.of(chosen).total_s / 3600:.3g} device-hours",
             highlight=False,
         )
     return 0
 
 
-def _family_epochs(plan: Plan) -> int:
-    return plan.unique_replica_epochs // plan.config.training.replicas
-
-
-def _print_lines(console: Console, cost: Cost) -> None:
-    """A table of what is to run, by kind of schedule."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("to run", "families", "replica-epochs", "device-hours", "tables"):
-        table.add_column(column, justify="left" if column == "to run" else "right")
-    for line in cost.lines():
-        hours = f"{line.seconds / 3600:.3g}" if cost.is_known else "?"
-        table.add_row(line.kind, f"{line.families:,}", f"{line.replica_epochs:,}", hours, size(line.table_bytes))
-    console.print(table)
-
-
 def status(config_name: str | None, overrides: list[str]) -> int:
-    found, _, store = _planned(config_name, overrides)
+    config, source = load(config_name, overrides)
+    store = results_store(config)
+    found = make_plan(config, check(config, source), store)
     rows = _trials(store, ["trial", "status", "num_diverged", "num_replicas"])
     rows = rows[rows["trial"].isin(found.families)]
     counts = rows["status"].value_counts()
@@ -139,7 +82,7 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
     config, _ = load(config_name, overrides)
     store = results_store(config)
     console = Console(soft_wrap=True)
-    row = _row(store, trial)
+    row = family_row(store, trial)
     for key, value in row.items():
         if key in ("recipe", "provenance") and value:
             value = json.dumps(json.loads(value), indent=2)
@@ -161,28 +104,6 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
     return 0
 
 
-def diff(config_name: str | None, overrides: list[str], trial: str, other: str) -> int:
-    config, _ = load(config_name, overrides)
-    store = results_store(config)
-    rows = [_row(store, name) for name in (trial, other)]
-    flat = [
-        _flatten({**row, "recipe": json.loads(row["recipe"] or "{}"), "provenance": json.loads(row["provenance"] or "{}")}) for row in rows
-    ]
-    for position, row in enumerate(rows):
-        if row["status"] == "done":
-            means = tables.read(store, "replicas", only=[row["trial"]]).mean(numeric_only=True)
-            flat[position] |= {f"mean {k}": round(float(v), 4) for k, v in means.items() if "accuracy" in str(k) or "gap" in str(k)}
-    table = Table(box=None, pad_edge=False)
-    for column in ("key", rows[0]["trial"], rows[1]["trial"]):
-        table.add_column(str(column), overflow="fold")
-    for key in dict.fromkeys([*flat[0], *flat[1]]):
-        left, right = flat[0].get(key), flat[1].get(key)
-        if left != right and not (left != left and right != right):
-            table.add_row(*(Text(str(cell)) for cell in (key, left, right)))
-    Console().print(table)
-    return 0
-
-
 def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
     rows = tables.read(store, "trials", columns)
     if rows.empty:
@@ -190,7 +111,7 @@ def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
     return rows
 
 
-def _row(store: Store, trial: str) -> dict[str, Any]:
+def family_row(store: Store, trial: str) -> dict[str, Any]:
     """A family's row of `trials` by its id or the start of it."""
     known = tables.names(store, "trials")
     matches = [name for name in known if name.startswith(trial)]
@@ -205,12 +126,3 @@ def _row(store: Store, trial: str) -> dict[str, Any]:
             ],
         )
     return {str(k): v for k, v in tables.read(store, "trials", only=matches).iloc[0].to_dict().items()}
-
-
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _flatten(inner, f"{path}.{key}".lstrip("."))
-    return found

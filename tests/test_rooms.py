@@ -54,6 +54,8 @@ def test_arrows_run_one_way(room):
         ("analysis.measures.hull", ["ray", "torch"]),
         ("analysis.__main__", ["ray", "torch"]),
         ("analysis.pairs_command", ["ray", "torch"]),
+        ("sweep", ["ray", "torch", "pandas", "pydantic"]),
+        ("sweep.interactive", ["ray", "torch"]),
         ("sweep.config", ["ray", "torch"]),
         ("sweep.__main__", ["ray", "torch"]),
         ("sweep.views", ["ray"]),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.functions import Registry, UnknownName
+from analysis.registry import Registry, UnknownName
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 # Every one is elementwise and has neither parameters nor state: a swap is an assignment, and replicas cannot share anything through it.
-ACTIVATIONS = Registry(
+ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry(
     "activation",
     {
         "relu": F.relu,

@@ -23,6 +23,7 @@ from trainables.probes.activations import ActivationsProbe
 from trainables.probes.baselines import BaselinesProbe
 from trainables.probes.curves import CurvesProbe
 from trainables.probes.hull import HullProbe
+from trainables.probes.own import OwnProbe
 from trainables.probes.predictions import PredictionsProbe
 from trainables.probes.stability import StabilityProbe
 from trainables.probes.stitching import StitchingProbe
@@ -110,6 +111,7 @@ class _Attempt:
             StitchingProbe(family.probes.stitching, schedule),
             StabilityProbe(family.probes, schedule, data, activations.layers, model, self.training.device),
             HullProbe(family.probes, schedule, data, activations.layers, store),
+            OwnProbe(family.probes, schedule),
         ]
         self.started_from: str | None = None
         self.started_at = 0

@@ -6,11 +6,13 @@ over samples. As all are written for any leading axes, both executors call the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.functions import Registry, UnknownName
+from analysis.registry import Registry, UnknownName
 
 SMOOTHING, FOCUS = 0.1, 2.0
 
@@ -58,7 +60,9 @@ def hinge(logits: Tensor, labels: Tensor) -> Tensor:
     return (margin.clamp_min(0) * other).sum(-1).mean(-1) / (logits.shape[-1] - 1)
 
 
-LOSSES = Registry("loss", {f.__name__: f for f in (cross_entropy, label_smoothing, focal, squared_error, absolute_error, hinge)})
+LOSSES: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
+    "loss", {f.__name__: f for f in (cross_entropy, label_smoothing, focal, squared_error, absolute_error, hinge)}
+)
 
 
 def check_loss(name: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from analysis.registry import Registry, UnknownName
 from trainables.activations import HotSwap
-from trainables.functions import UnknownName
 from trainables.recipe import Model
 
 SMALL_IMAGE = 64  # pixels; up to it a ResNet's ImageNet stem would leave almost no map, and a VGG's classifier blow up one position to 7x7
@@ -74,10 +74,14 @@ class CNN(nn.Sequential):
 
 
 _OWN = {"mlp": (MLP, [64, 64], False), "cnn": (CNN, [8, 16, 32], True)}
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model", {})  # users' own; those of torchvision go by its own list
 
 
 def build(config: Model, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """A network for images `[channel, height, width]`, initialised from torch's global generator. Raises UnknownName."""
+    """A network for images `[channel, height, width]`, initialised from torch's global generator. Raises UnknownName.
+
+    A user's own comes from a function of the image shape and the number of classes; its activation modules become hot-swappable.
+    """
     if config.name in _OWN:
         kind, widths, batch_norm = _OWN[config.name]
         return kind(
@@ -86,6 +90,8 @@ def build(config: Model, image_shape: tuple[int, int, int], num_classes: int) ->
             config.widths or widths,
             batch_norm if config.batch_norm is None else config.batch_norm,
         )
+    if MODELS.is_own(config.name):
+        return _swappable(config.name, MODELS.resolve(config.name)(image_shape, num_classes))
     return _from_torchvision(config.name, image_shape, num_classes)
 
 
@@ -93,13 +99,24 @@ def check_model(config: Model) -> None:
     """Refuse an unknown name, and options that would have no effect. Raises UnknownName."""
     if config.name in _OWN:
         return
+    if MODELS.is_own(config.name):
+        MODELS.resolve(config.name)
+        _check_without_effect(config)
+        return
     from trainables.vision import torchvision
 
     known = [*_OWN, *torchvision().models.list_models(module=torchvision().models)]
     if config.name not in known:
         near = difflib.get_close_matches(config.name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownName(f"unknown model {config.name!r}; {hint}allowed: mlp, cnn, or a torchvision classifier (resnet18, ...)")
+        raise UnknownName(
+            f"unknown model {config.name!r}; {hint}allowed: mlp, cnn, a torchvision classifier (resnet18, ...), "
+            "or your own as package.module:name"
+        )
+    _check_without_effect(config)
+
+
+def _check_without_effect(config: Model) -> None:
     for key in ("widths", "batch_norm"):
         if getattr(config, key) is not None:
             raise UnknownName(f"{key} has no effect on {config.name!r}; it belongs to mlp and cnn")
@@ -108,16 +125,24 @@ def check_model(config: Model) -> None:
 def _from_torchvision(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     from trainables.vision import torchvision
 
-    model: nn.Module = torchvision().models.get_model(name, weights=None, num_classes=num_classes)
-    for module in model.modules():
-        if re.search(r"F\.(relu|gelu|silu|hardswish|elu)\w*\(", _source(module)):
-            raise UnknownName(f"model {name!r} calls an activation inside {type(module).__name__}.forward, where it cannot be swapped")
-    num_swapped = _replace(model, _ACTIVATIONS, lambda _: HotSwap())
-    if not num_swapped:
-        raise UnknownName(f"model {name!r} has no activation module that could be swapped")
+    model = _swappable(name, torchvision().models.get_model(name, weights=None, num_classes=num_classes))
     _fit_input(model, image_shape)
     if isinstance(model, torchvision().models.VGG) and max(image_shape[1:]) <= SMALL_IMAGE:
         _fit_vgg(model, num_classes)
+    return model
+
+
+def _swappable(name: str, model: nn.Module) -> nn.Module:
+    """The model with every activation module replaced by a hot-swappable one. Raises UnknownName where there is none, or one is called
+    as a function."""
+    if not isinstance(model, nn.Module):
+        raise UnknownName(f"model {name!r} gives {type(model).__name__}, not a torch.nn.Module")
+    for module in model.modules():
+        if re.search(r"F\.(relu|gelu|silu|hardswish|elu)\w*\(", _source(module)):
+            raise UnknownName(f"model {name!r} calls an activation inside {type(module).__name__}.forward, where it cannot be swapped")
+    _replace(model, _ACTIVATIONS, lambda _: HotSwap())
+    if not any(isinstance(module, HotSwap) for module in model.modules()):
+        raise UnknownName(f"model {name!r} has no activation module that could be swapped")
     return model
 
 

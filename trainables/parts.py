@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from trainables.functions import UnknownName
+from analysis.registry import UnknownName
 from trainables.models import record
 from trainables.replicas import Replicas
 from trainables.training import FamilyTraining

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from analysis.registry import Registry
+
+PROBES: Registry[Callable[..., Any]] = Registry("probe", {})  # all are users' own; the built-in ones are options of `Probes`
 
 
 class Section(BaseModel):
@@ -89,13 +94,25 @@ class FolderData(_Data):
     image_size: int = Field(32, ge=8, le=512, description="Images are resized to this height and width in pixels.")
 
 
-Data = Annotated[CellsData | NpzData | TorchvisionData | FolderData, Field(discriminator="source")]
+class FunctionData(_Data):
+    """A user's own data set."""
+
+    source: Literal["function"] = Field(description="A function of the user's.")
+    name: str = Field(
+        description="package.module:function, which gives a dict of arrays: images (uint8 [sample, height, width] or "
+        "[sample, height, width, 3]), labels (integers from 0 [sample]) and, if known, groups and class_names; or "
+        "{train,val,test}_{images,labels}."
+    )
+    options: dict[str, Any] = Field({}, description="Keyword arguments of the function. The same ones must give the same data.")
+
+
+Data = Annotated[CellsData | NpzData | TorchvisionData | FolderData | FunctionData, Field(discriminator="source")]
 
 
 class Model(Section):
     """The network. Its activation comes from the schedule."""
 
-    name: str = Field("cnn", description="mlp, cnn, or a torchvision classifier (resnet18, ...).")
+    name: str = Field("cnn", description="mlp, cnn, a torchvision classifier (resnet18, ...), or package.module:function.")
     widths: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
         description="Units of each hidden layer (mlp) or channels of each block (cnn); null takes [64, 64] (mlp) or "
@@ -300,13 +317,19 @@ class Probes(Section):
         "does not. Costs 0.1 to 2 s per replica, layer and moment (32 to 1,568 features).",
     )
 
+    own: Annotated[list[str], Unique] = Field(
+        [],
+        description="Your own probes, as package.module:function, at the same moments and epochs: each is given a "
+        "trainables.probes.Look and gives a dict of quantities, one number per replica each (table measurements).",
+    )
+
     @property
     def key(self) -> dict[str, Any]:
         """What of this goes into a family's name: what differs from recording nothing at the end, and from the other defaults.
 
         So a family is not taken for one whose tables lack what an option added since records.
         """
-        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "sharpness_directions"})
+        key = self.model_dump(mode="json", exclude_defaults=True, exclude={"baselines", "sharpness_directions", "own"}) | self.sources
         if self.baselines:
             key["baselines"] = self.baselines
         if "sharpness" in self.baselines and self.sharpness_directions != UNNAMED_DIRECTIONS:
@@ -318,7 +341,13 @@ class Probes(Section):
         """What of this decides what is recorded before the end of training."""
         at_the_end = {"baselines", "sharpness_directions", "stitching"}
         # Options that may be null are left out then, so that states from before there were such options stay usable.
-        return self.model_dump(mode="json", exclude=at_the_end | {name for name in ("stability", "hull") if getattr(self, name) is None})
+        unused = {name for name in ("stability", "hull") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=at_the_end | unused | {"own"}) | self.sources
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """The user's own probes with hashes of their sources; nothing where there are none, so that all else is told as ever."""
+        return {"own": [PROBES.fingerprint(name) for name in self.own]} if self.own else {}
 
 
 class BaseRecipe(Section):

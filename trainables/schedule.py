@@ -14,34 +14,66 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from analysis.registry import Registry, UnknownName
 from trainables.activations import ACTIVATIONS
 from trainables.losses import LOSSES
-from trainables.recipe import BaseRecipe, Probes
+from trainables.models import MODELS
+from trainables.rates import RATES
+from trainables.recipe import BaseRecipe, Model, Probes
 
 HISTORY_VERSION = 1
 
 
+# What a phase may put in force beside activation and loss, each by the name of one of its functions. Training asks for it by its slot.
+FURTHER: dict[str, Registry[Any]] = {"learning_rate": RATES}
+
+
 @dataclass(frozen=True, order=True)
 class Phase:
-    """What is in force from `start_epoch` on."""
+    """What is in force from `start_epoch` on. `further` holds slots of FURTHER with a function's name each, sorted, as `slot=name`."""
 
     start_epoch: int
     activation: str
     loss: str
+    further: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.start_epoch}:{self.activation}/{self.loss}"
+        return f"{self.start_epoch}:{'/'.join([self.activation, self.loss, *self.further])}"
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The name of the function in force by slot: activation, loss, and those of FURTHER that the phase names."""
+        return {"activation": self.activation, "loss": self.loss} | dict(_slot(text) for text in self.further)
+
+    def function(self, slot: str) -> Any:
+        """The function in force in a slot of FURTHER; None where the phase leaves it as the recipe has it."""
+        name = self.functions.get(slot)
+        return None if name is None else FURTHER[slot].resolve(name)
+
+    @property
+    def listed(self) -> list[Any]:
+        """What `Schedule.of` makes this phase of."""
+        return [self.start_epoch, self.activation, self.loss, *self.further]
 
     @property
     def key(self) -> list[Any]:
-        """What stands for this phase in a history."""
-        return [self.start_epoch, ACTIVATIONS.fingerprint(self.activation), LOSSES.fingerprint(self.loss)]
+        """What stands for this phase in a history. Slots that it does not name are not in it, so that a new one renames nothing."""
+        further = [f"{slot}={FURTHER[slot].fingerprint(name)}" for slot, name in map(_slot, self.further)]
+        return [self.start_epoch, ACTIVATIONS.fingerprint(self.activation), LOSSES.fingerprint(self.loss), *further]
 
     @property
     def text(self) -> str:
         """`key` in canonical JSON."""
-        activation, loss = _quoted(ACTIVATIONS.fingerprint(self.activation)), _quoted(LOSSES.fingerprint(self.loss))
-        return f"[{self.start_epoch},{activation},{loss}]"
+        start, *names = self.key
+        return f"[{start},{','.join(map(_quoted, names))}]"
+
+
+def _slot(text: str) -> tuple[str, str]:
+    """`learning_rate=tenth` as slot and name. Raises UnknownName for a slot that there is not."""
+    slot, _, name = text.partition("=")
+    if slot not in FURTHER or not name:
+        raise UnknownName(f"{text!r} is no further function of a phase; allowed: {', '.join(f'{slot}=<name>' for slot in FURTHER)}")
+    return slot, name
 
 
 @dataclass(frozen=True, order=True)
@@ -57,13 +89,18 @@ class Schedule:
         for before, after in zip(self.phases, self.phases[1:], strict=False):
             if after.start_epoch <= before.start_epoch:
                 raise ValueError(f"schedule {self}: phases must start at rising epochs")
-            if (before.activation, before.loss) == (after.activation, after.loss):
+            if before.functions == after.functions:
                 raise ValueError(f"schedule {self}: the swap at epoch {after.start_epoch} changes nothing")
 
     @classmethod
     def of(cls, phases: Sequence[Sequence[Any]]) -> Schedule:
-        """From `[[start_epoch, activation, loss], ...]`."""
-        return cls(tuple(Phase(int(start), str(activation), str(loss)) for start, activation, loss in phases))
+        """From `[[start_epoch, activation, loss], ...]`; further functions follow as `slot=name`. Raises ValueError."""
+        return cls(
+            tuple(
+                Phase(int(start), str(activation), str(loss), tuple(sorted(map(str, further))))
+                for start, activation, loss, *further in phases
+            )
+        )
 
     def __str__(self) -> str:
         return " ".join(map(str, self.phases))
@@ -79,13 +116,12 @@ class Schedule:
 
     @property
     def swapped(self) -> str:
-        """What the first swap exchanges: none, activation, loss or both."""
+        """What the first swap exchanges: none, activation, loss or both, and slots of FURTHER, with + between."""
         if len(self.phases) == 1:
             return "none"
-        first, second = self.phases[:2]
-        if first.loss == second.loss:
-            return "activation"
-        return "loss" if first.activation == second.activation else "both"
+        first, second = (phase.functions for phase in self.phases[:2])
+        changed = [slot for slot in ("activation", "loss", *FURTHER) if first.get(slot) != second.get(slot)]
+        return "+".join(["both", *changed[2:]] if changed[:2] == ["activation", "loss"] else changed)
 
     def before(self, epoch: int) -> tuple[Phase, ...]:
         """The phases in force before an epoch boundary: those that shaped the training state there."""
@@ -94,6 +130,12 @@ class Schedule:
     def phase_before(self, epoch: int) -> Phase:
         """The phase in force as training reaches an epoch boundary; at epoch 0 the first."""
         return (self.before(epoch) or self.phases)[-1]
+
+
+def model_content(model: Model, exclude_defaults: bool = False) -> dict[str, Any]:
+    """What stands for a model in a history: its section, with a hash of its source where it is a user's own."""
+    content: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=exclude_defaults)
+    return content | {"name": MODELS.fingerprint(model.name)} if MODELS.is_own(model.name) else content
 
 
 @dataclass(frozen=True)
@@ -117,9 +159,8 @@ class Base:
         return self._content(exclude_defaults=False)
 
     def _content(self, exclude_defaults: bool) -> dict[str, Any]:
-        model, training = (
-            part.model_dump(mode="json", exclude_defaults=exclude_defaults) for part in (self.recipe.model, self.recipe.training)
-        )
+        model = model_content(self.recipe.model, exclude_defaults)
+        training = self.recipe.training.model_dump(mode="json", exclude_defaults=exclude_defaults)
         return {"version": HISTORY_VERSION, "data": self.dataset_hash, "model": model, "training": training}
 
     @cached_property
@@ -155,7 +196,7 @@ class Base:
         return {
             "base": self.full,
             "phases": [phase.key for phase in schedule.phases],
-            "probes": probes.model_dump(mode="json"),
+            "probes": probes.model_dump(mode="json", exclude={"own"}) | probes.sources,
             "data": self.recipe.data.model_dump(mode="json", exclude={"root", "download"}),
         }
 

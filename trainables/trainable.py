@@ -45,7 +45,7 @@ def to_config(family: families.Family, work: Work) -> dict[str, str]:
     """
     ours, theirs = (recipe.model_dump(mode="json") for recipe in (family.recipe, work.recipe))
     changes = {part: {k: v for k, v in keys.items() if v != theirs[part].get(k)} for part, keys in ours.items() if keys != theirs[part]}
-    phases = [[p.start_epoch, p.activation, p.loss] for p in family.schedule.phases]
+    phases = [phase.listed for phase in family.schedule.phases]
     return {"changes": json.dumps(changes), "phases": json.dumps(phases), "save_epochs": json.dumps(sorted(family.save_epochs))}
 
 

@@ -20,6 +20,7 @@ from trainables.executors import EXECUTORS, Wanted, choose_executor
 from trainables.losses import LOSSES
 from trainables.models import build
 from trainables.precision import check_precision, products
+from trainables.rates import Rate
 from trainables.recipe import BaseRecipe, Training
 from trainables.replicas import Executor
 from trainables.schedule import Phase
@@ -29,8 +30,13 @@ SPLITS = ("train", "val", "test")
 METRICS = ("accuracy", "accuracy_clean", "loss", *LOSS_COLUMNS, "cross_entropy_clean")
 
 
-def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over the whole training."""
+def learning_rate(training: Training, step: int, steps_per_epoch: int, rate: Rate | None = None) -> float:
+    """The learning rate of a step, counted from 0 over the whole training; as `rate`, where a phase names one, makes it."""
+    found = _learning_rate(training, step, steps_per_epoch)
+    return found if rate is None else rate(found)
+
+
+def _learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
     epoch = step / steps_per_epoch
     if epoch < training.warmup_epochs:
         return training.learning_rate * (step + 1) / (training.warmup_epochs * steps_per_epoch)
@@ -96,6 +102,7 @@ class FamilyTraining:
         """Put a phase's functions in force. Hot: weights, optimizer state, learning rate and random streams carry on."""
         self.phase, self.loss = phase, LOSSES.resolve(phase.loss)
         self.replicas.swap(ACTIVATIONS.resolve(phase.activation))
+        self.rate = phase.function("learning_rate")
         if self.config.reset_optimizer_at_swap and phase.start_epoch == self.epoch:
             self.optimizer = self._new_optimizer()
 
@@ -122,7 +129,7 @@ class FamilyTraining:
             if self.config.clip_norm is not None:
                 self.replicas.clip(self.config.clip_norm)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch)
+                group["lr"] = learning_rate(self.config, self.epoch * self.steps_per_epoch + step, self.steps_per_epoch, self.rate)
             self.optimizer.step()
         return total
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
 
 from analysis.measures.cca import MeanCCADistance, PWCCADistance, R2CCADistance, SVCCADistance
 from analysis.measures.cka import AngularCKADistance, CKADistance, DebiasedCKADistance
@@ -13,32 +15,49 @@ from analysis.measures.measure import Factor, Measure
 from analysis.measures.neighbours import MutualKNNDistance
 from analysis.measures.rsa import CosineRSADistance, PearsonRSADistance, SpearmanRSADistance
 from analysis.measures.shape import AngularShapeDistance, ProcrustesDistance
+from analysis.registry import Registry, UnknownName
 
-__all__ = ["DEFAULT_MEASURES", "MEASURES", "CKADistance", "Factor", "Measure", "ProcrustesDistance", "expand", "properties_markdown"]
+__all__ = [
+    "DEFAULT_MEASURES", "MEASURES", "CKADistance", "Factor", "Measure", "ProcrustesDistance", "check_measure", "expand",
+    "properties_markdown",
+]  # fmt: skip
 
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        CKADistance(),
-        DebiasedCKADistance(),
-        AngularCKADistance(),
-        ProcrustesDistance(),
-        AngularShapeDistance(),
-        MeanCCADistance(),
-        R2CCADistance(),
-        SVCCADistance(),
-        PWCCADistance(),
-        PearsonRSADistance(),
-        SpearmanRSADistance(),
-        CosineRSADistance(),
-        DistanceCorrelationDistance(),
-        MutualKNNDistance(),
-        DisagreementDistance(),
-        ChurnDistance(),
-        JSDDistance(),
-        ErrorConsistencyDistance(),
-    )
-}
+
+def _measure(found: Any) -> Measure:
+    """A measure, or the one that a class of measures makes."""
+    try:
+        made = found() if isinstance(found, type) and issubclass(found, Measure) else found
+    except TypeError as error:
+        raise ValueError(f"cannot be made: {error}") from error
+    if not isinstance(made, Measure):
+        raise ValueError(f"is {type(made).__name__}, not an analysis.measures.measure.Measure")
+    absent = [flag for flag in (*PROPERTIES.values(), "title", "spread_title", "source") if not hasattr(made, flag)]
+    if absent:
+        raise ValueError(f"does not say whether or what it is: {', '.join(absent)}")
+    return made
+
+
+_BUILT_IN = (
+    CKADistance(),
+    DebiasedCKADistance(),
+    AngularCKADistance(),
+    ProcrustesDistance(),
+    AngularShapeDistance(),
+    MeanCCADistance(),
+    R2CCADistance(),
+    SVCCADistance(),
+    PWCCADistance(),
+    PearsonRSADistance(),
+    SpearmanRSADistance(),
+    CosineRSADistance(),
+    DistanceCorrelationDistance(),
+    MutualKNNDistance(),
+    DisagreementDistance(),
+    ChurnDistance(),
+    JSDDistance(),
+    ErrorConsistencyDistance(),
+)
+MEASURES: Registry[Measure] = Registry("measure", {measure.name: measure for measure in _BUILT_IN}, _measure)
 # What an analysis computes unless told otherwise.
 DEFAULT_MEASURES = ("cka", "procrustes", "cka_debiased")
 ALL = "all"
@@ -60,12 +79,29 @@ PROPERTIES = {
 
 def expand(names: Sequence[str]) -> list[str]:
     """Names of measures, once each; `all` stands for every one. Raises KeyError, with what is allowed, for a name that is none."""
+    own = []
     for name in names:
-        if name != ALL and name not in MEASURES:
-            near = get_close_matches(name, MEASURES, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise KeyError(f"unknown measure {name!r}; {hint}allowed: {', '.join(MEASURES)}, {ALL}")
-    return list(MEASURES) if ALL in names else list(dict.fromkeys(names))
+        try:
+            own += [name] if name != ALL and MEASURES.resolve(name) and name not in MEASURES else []
+        except UnknownName as error:
+            raise KeyError(f"{error}, or {ALL}") from None
+    return [*MEASURES, *dict.fromkeys(own)] if ALL in names else list(dict.fromkeys(names))
+
+
+def check_measure(name: str) -> None:
+    """Refuse a name or a user's measure that gives no distances on three small networks. Raises UnknownName."""
+    measure = MEASURES.resolve(name)
+    X = np.random.default_rng(0).standard_normal((3, 40, 4)).astype(np.float32)
+    labels = np.arange(40) % 4
+    try:
+        D = measure.distances(X, labels)
+    except Exception as error:
+        raise UnknownName(f"measure {name!r} fails on 3 networks [40 samples, 4 features]: {type(error).__name__}: {error}") from error
+    off = D[~np.eye(3, dtype=bool)]
+    if D.shape != (3, 3) or not np.isfinite(off).all() or (off <= 0).any() or np.diagonal(D).any():
+        raise UnknownName(f"measure {name!r} must give distances [3, 3] between 3 unequal networks, 0 on the diagonal, above 0 elsewhere")
+    if measure.symmetric and not np.allclose(D, D.T, atol=1e-5):
+        raise UnknownName(f"measure {name!r} says that it is symmetric, and is not")
 
 
 def properties_markdown() -> str:

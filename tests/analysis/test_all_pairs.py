@@ -137,9 +137,9 @@ def test_only_what_is_named_is_analysed(sweep, capsys):
     assert main([store.root, *options, "--layers", "block2", "--moments", "init,end"]) == 0
     assert "Analysed in" in capsys.readouterr().out
     results = analysis.load(store.root)
-    for table in (results.spread, results.association, results.happy_unhappy):
+    for table in (results.spread(), results.association, results.happy_unhappy):
         assert set(table["layer"]) == {"block2"}
-    assert set(results.spread["moment"]) == {"init", "end"}
+    assert set(results.spread()["moment"]) == {"init", "end"}
     assert main([store.root, *options, "--moments", "init"]) == 0
     assert analysis.load(store.root).happy_unhappy.empty
     capsys.readouterr()

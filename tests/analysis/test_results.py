@@ -37,7 +37,7 @@ def test_tables_are_data_frames_and_derived_ones_too(sweep):
     analyse(store, ["cka"], num_permutations=19, num_dispersion_permutations=19)
     results = analysis.load(store.root)
     assert {"trials", "spread", "association"} <= set(dir(results))
-    assert set(results.spread["measure"]) == {"cka"}
+    assert set(results.spread()["measure"]) == {"cka"}
     assert list(results.table("replicas", ["trial", "seed"]).columns) == ["trial", "seed"]
 
 
@@ -120,3 +120,43 @@ def test_what_the_readme_shows_runs(sweep, monkeypatch):
     distances, networks = names["results"].pairs("cka", "block2", "end")
     assert distances.shape == (15, 15)
     assert len(networks) == 15
+
+
+def test_spread_and_verdict_are_those_of_the_analysis(sweep):
+    """From its tables where it ran, else computed, and the same either way."""
+    store = sweep(num_families=14)
+    before = analysis.load(store.root)
+    early, answer = before.spread(), before.verdict()
+    told = analyse(store, num_dispersion_permutations=19)
+    after = analysis.load(store.root)
+    pd.testing.assert_frame_equal(early, after.spread())
+    for one in (answer, after.verdict()):
+        assert (one.answer, one.rho, one.text) == (told.answer, told.rho, told.text)
+    assert repr(answer) == answer.text
+    assert answer.answer in answer._repr_html_()
+
+
+def test_spread_is_of_what_is_named(sweep):
+    store = sweep(num_families=4)
+    results = analysis.load(store.root)
+    one = results.spread("block1", "end", "cka")
+    assert len(one) == 4
+    assert one[["layer", "moment", "measure"]].drop_duplicates().values.tolist() == [["block1", "end", "cka"]]
+    other = results.spread("block1", "end", "mutual_knn")  # not among the defaults
+    assert other["measure"].tolist() == ["mutual_knn"] * 4
+    trial = one["trial"].iloc[1]
+    pd.testing.assert_frame_equal(results.spread("block1", "end", "cka", [trial]), one.iloc[[1]].reset_index(drop=True))
+    with pytest.raises(UnknownName, match=r"unknown layer 'blok1'.* did you mean 'block1'"):
+        results.spread("blok1")
+    with pytest.raises(KeyError, match="unknown measure 'ckaa'; did you mean 'cka'"):
+        results.spread(measure="ckaa")
+    with pytest.raises(UnknownName, match="unknown predictor 'gap'"):
+        results.verdict("gap")
+
+
+def test_reprs_say_what_there_is(sweep):
+    store = sweep(num_families=4, num_failed=1)
+    results = analysis.load(store.root)
+    assert repr(results).startswith(f"Results of 5 families (4 done, 1 failed) in {store.root}\ntables: trials, replicas")
+    assert "a family; written last" in results._repr_html_()
+    assert repr(results.activations("block1")).endswith("X [4 families, 4 replicas, 30 rows, 6 features] float32")

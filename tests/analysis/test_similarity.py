@@ -419,7 +419,7 @@ def test_what_is_analysed_by_default():
     assert DEFAULT_MEASURES[:2] == ("cka", "procrustes")
     assert expand(["all"]) == list(MEASURES)
     assert expand(["procrustes", "cka", "procrustes"]) == ["procrustes", "cka"]
-    with pytest.raises(KeyError, match=r"unknown measure 'ckaa'; did you mean 'cka'\? allowed: cka, .*, all"):
+    with pytest.raises(KeyError, match=r"unknown measure 'ckaa'; did you mean 'cka'\? allowed: cka, .*, or all"):
         expand(["cka", "ckaa"])
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from analysis.registry import UnknownName
 from analysis.tables import LOSS_COLUMNS
-from trainables.functions import UnknownName
 from trainables.losses import LOSSES, check_loss
 
 LOGITS = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from analysis.registry import UnknownName
 from trainables.activations import ACTIVATIONS, HotSwap, check_activation, swap_activation
-from trainables.functions import UnknownName
 from trainables.models import build, check_layers, check_model, default_layers, is_random, record
 from trainables.recipe import Model
 

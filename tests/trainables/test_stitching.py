@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from analysis import tables
+from analysis.registry import UnknownName
 from trainables.family import Family, run
-from trainables.functions import UnknownName
 from trainables.models import build
 from trainables.probes.stitching import check_stitching, choose_pairs, parts_of, stitch
 from trainables.recipe import Model, Probes, Stitching

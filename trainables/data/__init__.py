@@ -22,7 +22,7 @@ from trainables.recipe import Data
 
 __all__ = ["DataError", "Dataset", "Split", "load", "source_images"]
 
-_READERS = {"cells": "cells", "npz": "npz", "torchvision": "torchvision_sets", "folder": "folder"}
+_READERS = {"cells": "cells", "npz": "npz", "torchvision": "torchvision_sets", "folder": "folder", "function": "function"}
 _HASH_VERSION = "data 1"
 
 

@@ -9,6 +9,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,7 @@ def read(config: NpzData) -> Samples:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
-            has_splits = any(f"{split}_images" in archive for split in SPLITS)
-            samples = _from_medmnist(archive, path) if has_splits else _from_plain(archive, path)
+            samples = from_arrays(archive, str(path))
     except DataError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -55,6 +55,16 @@ def read(config: NpzData) -> Samples:
     if published and (found := _md5(path)) != published:
         samples.notes.append(f"{path.name}: MD5 {found} differs from the published {published}; the file is used as it is.")
     return samples
+
+
+def from_arrays(archive: Mapping[str, NDArray], where: str) -> Samples:
+    """Samples from `{train,val,test}_{images,labels}`, or from `images`, `labels` and, if known, `groups` and `class_names`.
+
+    Images are uint8 `[sample, height, width]` or `[sample, height, width, 3]`, labels integers `[sample]` from 0. `where` is what messages
+    call the arrays. Raises DataError.
+    """
+    has_splits = any(f"{split}_images" in archive for split in SPLITS)
+    return _from_medmnist(archive, where) if has_splits else _from_plain(archive, where)
 
 
 def _find(config: NpzData) -> Path:
@@ -100,16 +110,16 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _array(archive: np.lib.npyio.NpzFile, path: Path, *keys: str) -> NDArray:
+def _array(archive: Mapping[str, NDArray], path: str, *keys: str) -> NDArray:
     """The first of `keys` that the archive has."""
     for key in keys:
         if key in archive:
             return archive[key]
-    hint = nearest(keys[0], archive.files)
-    raise DataError(f"{path}: no array {' or '.join(keys)}; it has {', '.join(archive.files) or 'none'}.{hint}")
+    hint = nearest(keys[0], archive)
+    raise DataError(f"{path}: no array {' or '.join(keys)}; it has {', '.join(archive) or 'none'}.{hint}")
 
 
-def _from_medmnist(archive: np.lib.npyio.NpzFile, path: Path) -> Samples:
+def _from_medmnist(archive: Mapping[str, NDArray], path: str) -> Samples:
     images, labels, splits = [], [], []
     for number, split in enumerate(SPLITS):
         images.append(as_images(_array(archive, path, f"{split}_images"), f"{path}, {split}_images"))
@@ -126,7 +136,7 @@ def _from_medmnist(archive: np.lib.npyio.NpzFile, path: Path) -> Samples:
     return Samples(np.concatenate(images), together, names, np.concatenate(splits))
 
 
-def _from_plain(archive: np.lib.npyio.NpzFile, path: Path) -> Samples:
+def _from_plain(archive: Mapping[str, NDArray], path: str) -> Samples:
     images = as_images(_array(archive, path, "images"), f"{path}, images")
     labels = as_labels(_array(archive, path, "labels", "label"), len(images), f"{path}, labels")
     names = [str(name) for name in archive["class_names"].reshape(-1)] if "class_names" in archive else None

@@ -35,7 +35,8 @@ class CurvesProbe:
             total = num_replicas * len(SPLITS)
             phase = self.schedule.phase_before(epoch + (moment == "after_swap"))
             step = epoch * self.steps_per_epoch - 1
-            rate = learning_rate(self.config, step, self.steps_per_epoch) if epoch else 0.0
+            trained = self.schedule.phase_before(epoch)  # the phase of the last step, also right after a swap
+            rate = learning_rate(self.config, step, self.steps_per_epoch, trained.function("learning_rate")) if epoch else 0.0
             values = metrics.reshape(total, len(METRICS))
             groups.append(
                 {

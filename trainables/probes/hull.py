@@ -16,10 +16,10 @@ from torch.func import functional_call
 
 from analysis.hull_tables import HULL, NULL, PIXELS, PLACE, SAMPLE
 from analysis.measures.extrapolation import Located, crossings, gaussian_null, locate
+from analysis.registry import UnknownName
 from analysis.storage import Store
 from trainables.activations import ACTIVATIONS, swap_activation
 from trainables.data import Dataset
-from trainables.functions import UnknownName
 from trainables.parts import LowerParts, image_shape_of, parts_behind, parts_of
 from trainables.precision import products
 from trainables.probes import Look, merge

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from analysis.registry import UnknownName
 from trainables.activations import ACTIVATIONS, swap_activation
-from trainables.functions import UnknownName
 from trainables.models import default_layers
 from trainables.parts import LowerParts, image_shape_of, parts_behind, parts_of
 from trainables.precision import products
