@@ -101,18 +101,13 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
 
 
 def check_search(config: Sweep) -> list[str]:
-    """What is wrong with a search by Optuna before it has begun: options of the sampler, and where the study lives."""
+    """What is wrong with a search by Optuna before it has begun: options of the sampler."""
     search, problems = config.search, []
     if search.kind == "optuna":
         try:
             sampler(search, 0)
         except Exception as error:  # whatever the constructor says of its arguments
             problems.append(f"search.sampler_options.{error}")
-        if search.storage is None and "://" in config.root and not config.root.startswith("file://"):
-            problems.append(
-                f"search.storage: null keeps the study beside the results, which works on a local disk only, not at {config.root}; "
-                "give a URL, sqlite:///... or postgresql://..."
-            )
     return problems
 
 

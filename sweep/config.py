@@ -120,7 +120,11 @@ class Resources(Section):
 class Storage(Section):
     """Where results go."""
 
-    path: str = Field("results", description="Folder or URI (s3://, gs://) below which results/<name> lies.")
+    path: str = Field(
+        "results",
+        description="Folder or URI (s3://bucket/prefix, gs://bucket/prefix) below which <name> lies. Credentials come from the environment; "
+        "another endpoint than Amazon's from AWS_ENDPOINT_URL, or as s3://bucket/prefix?endpoint_override=http%3A%2F%2Fhost%3A9000.",
+    )
     keep_states: bool = Field(False, description="Keep training states that no remaining family needs.")
     checkpoint_epochs: int = Field(
         0,
@@ -165,7 +169,8 @@ class Sweep(Section):
     @property
     def root(self) -> str:
         """The folder or URI of this sweep's results."""
-        return f"{os.path.expanduser(self.storage.path).rstrip('/')}/{self.name}"
+        path, mark, options = self.storage.path.partition("?") if "://" in self.storage.path else (self.storage.path, "", "")
+        return f"{os.path.expanduser(path).rstrip('/')}/{self.name}{mark}{options}"
 
 
 class _Loader(yaml.SafeLoader):

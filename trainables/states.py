@@ -45,10 +45,13 @@ class States:
 
         `models` leaves out those of other models (sections `model` of base recipes in full).
         """
-        found = {}
-        for name in self.names():
+
+        def read(name: str) -> dict[str, Any]:
             with self.store.filesystem.open_input_file(self.store.path(self.file(name))) as file:
-                metadata = _metadata(file)
+                return _metadata(file)
+
+        found, names = {}, self.names()
+        for name, metadata in zip(names, self.store.each(read, names), strict=True):
             if metadata["setting"] == setting and (models is None or metadata["history"]["base"]["model"] in models):
                 found[name] = int(metadata["history"]["epoch"])
         return found
