@@ -80,7 +80,12 @@ _TABLES = (
             ),
             Column("finished_at", pa.timestamp("ms", tz="UTC"), "when the row was written", volatile=True),
             Column("host", TEXT, "machine that ran the family", volatile=True),
-            Column("device", TEXT, "device and executor that ran the family", volatile=True),
+            Column(
+                "device",
+                TEXT,
+                "device and executor that ran the family, and how many replicas at a time where memory did not suffice for all",
+                volatile=True,
+            ),
             Column("provenance", TEXT, "versions, commit and hash of uncommitted changes as JSON", volatile=True),
         ),
     ),

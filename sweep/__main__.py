@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from sweep.run import DESCRIPTION, add_budget_arguments, add_config_arguments, guarded
+    from sweep.run import DESCRIPTION, add_budget_arguments, add_config_arguments, add_retry_argument, guarded
 
     parser = argparse.ArgumentParser(prog="python -m sweep", description="Sweeps of hot-swapped families.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_config_arguments(sub)
         if verb in ("run", "plan"):
             add_budget_arguments(sub)
+        if verb == "run":
+            add_retry_argument(sub)
         for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
             sub.add_argument(argument, metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
     options = parser.parse_args(arguments)
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb == "run":
             from sweep.run import run
 
-            return run(options.config, options.overrides, options.budget_hours, options.trim)
+            return run(options.config, options.overrides, options.budget_hours, options.trim, options.retry)
         from sweep import views
 
         if options.verb == "plan":

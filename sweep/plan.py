@@ -91,7 +91,7 @@ class Plan:
         A family may be chosen only with those that it continues from.
         """
         chosen = {trial: planned for trial, planned in self.remaining.items() if trial in trials}
-        left_out = {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
+        left_out = self.left_out | {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
         families = {trial: member for trial, member in self.families.items() if trial not in left_out}
         return replace(self, families=families, remaining=chosen, left_out=left_out)
 

@@ -17,11 +17,15 @@ from sweep.budget import within
 from sweep.check import check
 from sweep.config import ConfigError, load
 from sweep.cost import Cost, cost_line, estimate
+from sweep.failures import COLUMNS, groups
+from sweep.log import LOGS, printable
 from sweep.plan import Plan, make_plan, results_store
 from sweep.run import about_search, command
 from sweep.simulate import most_states
 from sweep.units import duration, size
 from trainables.data import Dataset
+
+MOST_SHARED = 3  # values that failures have in common which are shown
 
 
 def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Dataset, Store]:
@@ -114,24 +118,31 @@ def status(config_name: str | None, overrides: list[str]) -> int:
 
 def failures(config_name: str | None, overrides: list[str]) -> int:
     config, _ = load(config_name, overrides)
-    rows = _trials(results_store(config), ["trial", "schedule", "status", "error_type", "error_message", "traceback"])
+    store = results_store(config)
+    rows = _trials(store, COLUMNS)
     console = Console(soft_wrap=True)
-    failed, skipped = rows[rows["status"] == "failed"], rows[rows["status"] == "skipped"]
-    if failed.empty and skipped.empty:
-        console.print("no family failed")
+
+    def say(text: str, style: str = "") -> None:
+        console.print(printable(text), style=style, markup=False, highlight=False)
+
+    skipped, again = rows[rows["status"] == "skipped"], command(config_name, overrides)
+    found = groups(rows)
+    if not found and skipped.empty:
+        say("no family failed")
         return 0
-    for (kind, message), group in failed.groupby(["error_type", "error_message"]):
-        console.print(f"{len(group)} x {kind}: {message}", style="red", markup=False, highlight=False)
-        for row in group.itertuples():
-            console.print(f"    {row.trial}  {row.schedule}", markup=False, highlight=False)
-        console.print(
-            "\n".join("    " + line for line in str(group.iloc[0]["traceback"]).strip().splitlines()[-6:]),
-            markup=False,
-            highlight=False,
-        )
+    for group in found:
+        say(f"{len(group.trials)} x {group.kind}: {group.message}", "red")
+        for trial, schedule in zip(group.trials, group.schedules, strict=True):
+            say(f"    {trial}  {schedule}")
+        for key, value, num, of in group.shared[:MOST_SHARED]:
+            say(f"    all have {key} = {value}, as have {num} of the {of} others")
+        say("\n".join(f"    | {line}" for line in group.last_lines))
+        say(f"    the whole traceback: python -m sweep show {group.trials[0]}{again.removeprefix('python -m sweep.run')}")
+        say(f"    log: {store.root}/{LOGS}, on {', '.join(group.hosts)}")
+        say(f"    to run exactly these again: {again} --retry {','.join(group.trials)}")
     if not skipped.empty:
-        console.print(f"{len(skipped)} skipped, because the family that they continue from failed", markup=False, highlight=False)
-    console.print(f"to run them again: {command(config_name, overrides)}", markup=False, highlight=False)
+        say(f"{len(skipped)} skipped, because the family that they continue from failed")
+    say(f"to run all of them again: {again} --retry failed")
     return 0
 
 

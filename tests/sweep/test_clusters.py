@@ -93,7 +93,9 @@ def test_workers_may_use_the_results_bucket_and_nothing_else(account):
     writes = [s for s in statements if "s3:PutObject" in s["Action"]]
     assert [s["Resource"] for s in writes] == ["arn:aws:s3:::our-results/*"]
     head = policies(account, "karenina-head")
-    assert [s["Resource"] for s in head if any("PutObject" in a or a in ("*", "s3:*") for a in s["Action"])] == ["arn:aws:s3:::our-results/*"]
+    assert [s["Resource"] for s in head if any("PutObject" in a or a in ("*", "s3:*") for a in s["Action"])] == [
+        "arn:aws:s3:::our-results/*"
+    ]
     (ends,) = [s for s in head if "ec2:TerminateInstances" in s["Action"]]
     assert ends["Condition"] == {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": read("cluster.yaml")["cluster_name"]}}
 
