@@ -44,7 +44,12 @@ class Store:
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """The path of a file in this store, as `self.filesystem` understands it."""
+        """The path of a file in this store, as `self.filesystem` understands it.
+
+        Raises ValueError for a name that leads out of it: parts of names may come from a table that somebody else wrote.
+        """
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"{name!r} leads out of {self.root}")
         return f"{self.base}/{name}"
 
     def exists(self, name: str) -> bool:

@@ -57,7 +57,9 @@ def groups(rows: pd.DataFrame) -> list[Group]:
 def _values(row: dict[Any, Any]) -> dict[str, str]:
     """What a family is, flat: the schedule's parts, and the keys of the recipe."""
     described = {key: row[key] for key in DESCRIPTION if not pd.isna(row[key])}
-    return {key: json.dumps(value, default=str) for key, value in (described | _flat(json.loads(row["recipe"] or "{}"))).items()}
+    recipe = json.loads(row["recipe"] or "{}")
+    parts = {**recipe.get("base", {}), "data": recipe.get("data"), "probes": recipe.get("probes")}
+    return {key: json.dumps(value, default=str) for key, value in (described | _flat(parts)).items()}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from sweep.log import printable
 from sweep.searcher import PrefixSearcher
 from sweep.units import duration
 
@@ -58,7 +59,7 @@ class ProgressLine(tune.Callback):
             )
         elif result["status"] == "failed":
             self.console.print(
-                f"{name}  {self.plan.label(name):<46}  failed: {result['error']}",
+                f"{name}  {self.plan.label(name):<46}  failed: {printable(result['error'])}",
                 highlight=False,
                 markup=False,
                 style="red",

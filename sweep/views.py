@@ -155,7 +155,7 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
         if key in ("recipe", "provenance") and value:
             value = json.dumps(json.loads(value), indent=2)
         if value is not None and value == value:
-            console.print(f"{key}: {value}", markup=False, highlight=False)
+            console.print(printable(f"{key}: {value}"), markup=False, highlight=False)
     if row["status"] == "done":
         replicas = tables.read(store, "replicas", only=[row["trial"]])
         columns = [
@@ -189,7 +189,7 @@ def diff(config_name: str | None, overrides: list[str], trial: str, other: str) 
     for key in dict.fromkeys([*flat[0], *flat[1]]):
         left, right = flat[0].get(key), flat[1].get(key)
         if left != right and not (left != left and right != right):
-            table.add_row(*(Text(str(cell)) for cell in (key, left, right)))
+            table.add_row(*(Text(printable(str(cell))) for cell in (key, left, right)))
     Console().print(table)
     return 0
 
