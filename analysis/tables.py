@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
 MAX_ROW_GROUP_BYTES = 16 * 2**20
 _FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
+_FORMAT = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True))
 
 _EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")
 _SPLIT = Column("split", TEXT, "train, val or test")
@@ -220,6 +221,7 @@ def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequenc
             compression_level=1,
             use_dictionary=dictionary,
             column_encoding=dict.fromkeys(byte_stream_split, "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
         ) as writer:
             for group in groups:
                 rows = _arrow(spec, group)
@@ -274,7 +276,7 @@ def read(
     version = [] if "schema_version" in wanted else ["schema_version"]
     parts = [schema.empty_table().select([*wanted, *version])]
     for first in range(0, len(paths), _FILES_AT_ONCE):
-        dataset = pads.dataset(paths[first : first + _FILES_AT_ONCE], filesystem=store.filesystem, format="parquet", schema=schema)
+        dataset = pads.dataset(paths[first : first + _FILES_AT_ONCE], filesystem=store.filesystem, format=_FORMAT, schema=schema)
         for fragment in dataset.get_fragments():  # a dataset would fill in or leave out what differs, without a word
             if not fragment.physical_schema.equals(schema):
                 raise ValueError(f"{fragment.path}: written under another schema than version {SCHEMA_VERSION} read here")
@@ -297,7 +299,7 @@ def read_activations(
     """
     found: dict[tuple[str, int, str], list[np.ndarray]] = {}
     with store.filesystem.open_input_file(store.path(f"activations/{trial}.parquet")) as source:
-        parquet = pq.ParquetFile(source)
+        parquet = pq.ParquetFile(source, page_checksum_verification=True)
         for index, key, _ in row_groups(parquet, moment, layer):
             group = parquet.read_row_group(index, columns=["replica", "activation"])
             found.setdefault(key, []).append(representations(group))

@@ -1,4 +1,4 @@
-"""`python -m sweep VERB`: run, plan, status, failures, show, diff."""
+"""`python -m sweep VERB`: run, plan, status, failures, check, show, diff."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan": "Show what would run, what is done, what sharing saves, and the cost. Writes nothing.",
         "status": "Count the families by status.",
         "failures": "Show failed families grouped by cause, with the command that runs them again.",
+        "check": "Read every file of the results to its end, and name those that are damaged.",
         "show": "Show one family: schedule, recipe, results, provenance.",
         "diff": "Show in what two families differ.",
     }
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add_budget_arguments(sub)
         if verb == "run":
             add_retry_argument(sub)
+        if verb == "check":
+            sub.add_argument("--repair", action="store_true", help="have the families of damaged files run again: their rows are deleted")
         for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
             sub.add_argument(argument, metavar="ID", help="a family's id: t and 12 hexadecimal digits, or the start of it")
     options = parser.parse_args(arguments)
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if options.verb == "plan":
             return views.plan(options.config, options.overrides, options.budget_hours, options.trim)
+
+        if options.verb == "check":
+            return views.check(options.config, options.overrides, options.repair)
 
         identifiers = [getattr(options, name) for name in ("trial", "other") if hasattr(options, name)]
         view = getattr(views, options.verb)

@@ -13,12 +13,13 @@ import pandas as pd
 from analysis import tables
 from analysis.storage import Store
 from sweep.config import ConfigError, near
-from sweep.plan import Plan
+from sweep.plan import Plan, readable_trials
 
 # The columns of `trials` that say what a family is; the rest of it is in `recipe`.
 DESCRIPTION = ["swapped", "num_swaps", "swap_epoch", "first_activation", "first_loss", "last_activation", "last_loss"]
-COLUMNS = ["trial", "schedule", "status", "error_type", "error_message", "traceback", "recipe", "host", *DESCRIPTION]
+COLUMNS = ["trial", "schedule", "base", "status", "error_type", "error_message", "traceback", "recipe", "host", *DESCRIPTION]
 LAST_LINES = 6
+_SAME = ["base", "schedule"]  # what a family is for the user, whatever the source of the functions that it names
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Group:
     hosts: list[str]
     shared: list[tuple[str, Any, int, int]]
     last_lines: list[str]
+
+
+def standing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `trials` without those of families that came out well since: a user's function that was mended has given them other ids."""
+    well = rows[rows["status"].isin(["done", "pruned"])]
+    is_past = ~rows["trial"].isin(well["trial"]) & pd.MultiIndex.from_frame(rows[_SAME]).isin(pd.MultiIndex.from_frame(well[_SAME]))
+    return rows[~is_past]
 
 
 def groups(rows: pd.DataFrame) -> list[Group]:
@@ -83,11 +91,25 @@ def chosen(plan: Plan, store: Store, retry: str) -> Plan:
     if retry == "all":
         return plan
     if retry == "failed":
-        rows = tables.read(store, "trials", ["trial", "status"])
-        wanted = set(rows.loc[rows["status"].isin(["failed", "skipped"]), "trial"]) & set(plan.remaining)
+        rows = _past(store)
+        wanted = _today(plan, rows[rows["status"].isin(["failed", "skipped"])])
     else:
-        wanted = {_one(plan, name.strip()) for name in retry.split(",")}
+        rows = _past(store)
+        wanted = {
+            found for name in retry.split(",") for found in _today(plan, rows[rows["trial"] == name.strip()]) or {_one(plan, name.strip())}
+        }
     return replace(plan.only(_with_parents(plan, wanted)), num_unproposed=0)
+
+
+def _past(store: Store) -> pd.DataFrame:
+    readable, _ = readable_trials(store, tables.names(store, "trials"))
+    return tables.read(store, "trials", ["trial", "status", *_SAME], readable["trial"])
+
+
+def _today(plan: Plan, rows: pd.DataFrame) -> set[str]:
+    """The remaining families that rows of `trials` are about, under the ids that they have with today's functions."""
+    wanted = set(rows[_SAME].itertuples(index=False, name=None))
+    return {trial for trial, planned in plan.remaining.items() if (planned.base.name, str(planned.schedule)) in wanted}
 
 
 def _one(plan: Plan, name: str) -> str:

@@ -57,6 +57,8 @@ class ProgressLine(tune.Callback):
                 highlight=False,
                 markup=False,
             )
+            for note in report.get("notes", []):
+                self.console.print(f"note: {note}", highlight=False, markup=False)
         elif result["status"] == "failed":
             self.console.print(
                 f"{name}  {self.plan.label(name):<46}  failed: {printable(result['error'])}",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweep.config import ConfigError, load, recipe_names
-from sweep.log import RunLog
+from sweep.log import RunLog, printable
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
@@ -123,6 +123,8 @@ def _run(console: RunLog, config_name: str | None, overrides: list[str], budget_
     plan = chosen(make_plan(config, data, store), store, retry)
     for note in data.notes:
         console.print(f"note: {note}", markup=False)
+    for trial, why in plan.damaged.items():
+        console.print(printable(f"note: trials/{trial}.parquet is damaged, so the family is run again: {why}"), markup=False)
     console.print(
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "

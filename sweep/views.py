@@ -13,11 +13,12 @@ from rich.text import Text
 
 from analysis import tables
 from analysis.storage import Store
+from sweep import damage
 from sweep.budget import within
-from sweep.check import check
+from sweep.check import check as check_config
 from sweep.config import ConfigError, load
 from sweep.cost import Cost, cost_line, estimate
-from sweep.failures import COLUMNS, groups
+from sweep.failures import COLUMNS, groups, standing
 from sweep.log import LOGS, printable
 from sweep.plan import Plan, make_plan, results_store
 from sweep.run import about_search, command
@@ -31,7 +32,7 @@ MOST_SHARED = 3  # values that failures have in common which are shown
 def _planned(config_name: str | None, overrides: list[str]) -> tuple[Plan, Dataset, Store]:
     config, source = load(config_name, overrides)
     store = results_store(config)
-    data = check(config, source)
+    data = check_config(config, source)
     return make_plan(config, data, store), data, store
 
 
@@ -45,6 +46,7 @@ def plan(config_name: str | None, overrides: list[str], budget_hours: float | No
         f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
         f"of {data.image_shape}, {data.num_classes} classes",
         *(f"note: {note}" for note in data.notes),
+        *(f"note: trials/{trial}.parquet is damaged, so the family is to run again: {why}" for trial, why in found.damaged.items()),
     ]
     lines += about_search(found, store)
     most = found.with_unproposed()
@@ -119,7 +121,7 @@ def status(config_name: str | None, overrides: list[str]) -> int:
 def failures(config_name: str | None, overrides: list[str]) -> int:
     config, _ = load(config_name, overrides)
     store = results_store(config)
-    rows = _trials(store, COLUMNS)
+    rows = standing(_trials(store, COLUMNS))
     console = Console(soft_wrap=True)
 
     def say(text: str, style: str = "") -> None:
@@ -144,6 +146,11 @@ def failures(config_name: str | None, overrides: list[str]) -> int:
         say(f"{len(skipped)} skipped, because the family that they continue from failed")
     say(f"to run all of them again: {again} --retry failed")
     return 0
+
+
+def check(config_name: str | None, overrides: list[str], repair: bool) -> int:
+    config, _ = load(config_name, overrides)
+    return damage.check(results_store(config), repair, command(config_name, overrides))
 
 
 def show(config_name: str | None, overrides: list[str], trial: str) -> int:

@@ -56,6 +56,7 @@ class Progress:
     epochs_trained: int  # in this attempt
     num_images: int
     summary: dict[str, float]
+    notes: tuple[str, ...] = ()  # for the user
 
 
 def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "auto", data: Dataset | None = None) -> Generator[Progress]:
@@ -191,7 +192,8 @@ class _Attempt:
         epochs_trained = training.epoch - self.started_at
         num_images = epochs_trained * training.steps_per_epoch * training.config.replicas * training.config.batch_size
         summary["num_diverged"] = int((training.diverged_at >= 0).sum())
-        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary)
+        notes = [f"training state {name} was damaged and is deleted: what it stood for was trained again" for name in self.states.damaged]
+        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary, tuple(notes))
 
     def write(self) -> None:
         """Write every table of the family, `trials` last."""

@@ -108,6 +108,7 @@ class FamilyTrainable(tune.Trainable):
             "num_images": progress.num_images,
             "seconds": time.perf_counter() - self._began_at,
             "objectives": list(values.values()),
+            "notes": progress.notes if progress.done else (),
             **progress.summary,
         }
         return {

@@ -215,6 +215,7 @@ def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
     assert "failed: RuntimeError: on [/purpose]" in log.read_text()
     (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")
     assert "20 of 20 families done" in finish(folder, "--config", "my.yaml", "--set", "resources.executor=vmap", "--retry", "failed")
+    assert "no family failed" in finish(folder, "failures", "--config", "my.yaml", module="sweep")
     computed = pd.read_parquet(folder / "results" / "tiny" / "trials")["device"].value_counts().to_dict()
     assert computed == {"cpu grouped": 6, "cpu vmap": 14}
 
