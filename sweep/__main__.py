@@ -1,4 +1,4 @@
-"""`python -m sweep VERB`: run, plan, status, failures, check, show, diff."""
+"""`python -m sweep VERB`: run, submit, logs, plan, status, failures, check, show, diff."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     about = {
         "run": DESCRIPTION,
+        "submit": "Hand a run to a cluster, where it goes on when this terminal closes.",
+        "logs": "Show what the latest run said, from its results.",
         "plan": "Show what would run, what is done, what sharing saves, and the cost. Writes nothing.",
         "status": "Count the families by status.",
         "failures": "Show failed families grouped by cause, with the command that runs them again.",
@@ -26,8 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_config_arguments(sub)
         if verb in ("run", "plan"):
             add_budget_arguments(sub)
-        if verb == "run":
+        if verb in ("run", "submit"):
             add_retry_argument(sub)
+        if verb == "submit":
+            sub.add_argument("--address", metavar="URL", help="the cluster's dashboard; default http://127.0.0.1:8265")
+        if verb == "logs":
+            sub.add_argument("--lines", metavar="N", type=int, default=40, help="how many lines, from the end; default 40")
         if verb == "check":
             sub.add_argument("--repair", action="store_true", help="have the families of damaged files run again: their rows are deleted")
         for argument in {"show": ["trial"], "diff": ["trial", "other"]}.get(verb, []):
@@ -39,8 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from sweep.run import run
 
             return run(options.config, options.overrides, options.budget_hours, options.trim, options.retry)
-        from sweep import views
+        from sweep import jobs, views
 
+        if options.verb == "submit":
+            return jobs.submit(options.config, options.overrides, options.address, options.retry)
+        if options.verb == "logs":
+            return jobs.logs(options.config, options.overrides, options.lines)
         if options.verb == "plan":
             return views.plan(options.config, options.overrides, options.budget_hours, options.trim)
 

@@ -114,6 +114,11 @@ class Resources(Section):
     num_cpus: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPUs that the sweep may use on this machine; null takes those that the process may run on."
     )
+    families_at_once: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Families asked for at once on a cluster that grows: those beyond the nodes there are wait, and have nodes started. "
+        "null asks for what fits the nodes that are there.",
+    )
     max_retries: int = Field(3, ge=0, description="Times that a family is started again after its worker died.")
 
 

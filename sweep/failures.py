@@ -83,7 +83,7 @@ def _shared(failed: list[dict[str, str]], others: list[dict[str, str]]) -> list[
     return sorted(((k, v, n, len(others)) for k, v, n in counts if n < len(others)), key=lambda item: item[2])
 
 
-def chosen(plan: Plan, store: Store, retry: str) -> Plan:
+def to_retry(plan: Plan, store: Store, retry: str) -> Plan:
     """The plan of what `--retry` names: `all` that remains, the `failed` with what was skipped for them, or ids, separated by commas.
 
     What these continue from comes along where it is not there. Raises ConfigError for ids that are no family or are done.

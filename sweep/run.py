@@ -109,7 +109,7 @@ def _run(console: RunLog, config_name: str | None, overrides: list[str], budget_
     from sweep.budget import within
     from sweep.check import check, check_here
     from sweep.cost import cost_line, estimate
-    from sweep.failures import chosen
+    from sweep.failures import to_retry
     from sweep.plan import make_plan, results_store
     from sweep.record import write_run
     from sweep.tuner import run_plan
@@ -120,7 +120,7 @@ def _run(console: RunLog, config_name: str | None, overrides: list[str], budget_
     store = results_store(config)
     data = check(config, source)
     check_here(config, store, source)
-    plan = chosen(make_plan(config, data, store), store, retry)
+    plan = to_retry(make_plan(config, data, store), store, retry)
     for note in data.notes:
         console.print(f"note: {note}", markup=False)
     for trial, why in plan.damaged.items():

@@ -19,6 +19,7 @@ from sweep.check import check as check_config
 from sweep.config import ConfigError, load
 from sweep.cost import Cost, cost_line, estimate
 from sweep.failures import COLUMNS, groups, standing
+from sweep.jobs import told
 from sweep.log import LOGS, printable
 from sweep.plan import Plan, make_plan, results_store
 from sweep.run import about_search, command
@@ -108,10 +109,11 @@ def status(config_name: str | None, overrides: list[str]) -> int:
     statuses = ["done", "failed", "skipped", *(["pruned"] if "pruned" in counts else [])]
     text = ", ".join([f"{counts.get(s, 0)} {s}" for s in statuses] + [f"{absent} not run"])
     search = "".join(f"\n{line}" for line in about_search(found, store))
+    last = f"\nlast told: {line}" if (line := told(store)) else ""
     Console(soft_wrap=True).print(
         f"{found.config.name}: {len(found.families)} families: {text}; "
         f"{int(rows['num_diverged'].fillna(0).sum())} of {int(rows['num_replicas'].sum())} replicas diverged"
-        f"{search}\nresults: {store.root}",
+        f"{search}{last}\nresults: {store.root}",
         highlight=False,
         markup=False,
     )

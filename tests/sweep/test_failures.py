@@ -10,7 +10,7 @@ from analysis import tables
 from analysis.storage import Store
 from sweep import views
 from sweep.config import ConfigError, load
-from sweep.failures import COLUMNS, chosen, groups
+from sweep.failures import COLUMNS, groups, to_retry
 from sweep.plan import Plan, make_plan
 from trainables.data import load as load_data
 from trainables.rows import write_failure, write_skipped, write_trial
@@ -96,11 +96,11 @@ def test_the_command_reruns_exactly_the_group(failing, capsys):
     assert "results/tiny/logs" in output
     again = make_plan(plan.config, load_data(plan.config.data), store)
     parents = {again.remaining[trial].parent for trial in ids["memory"]} - {None}
-    assert set(chosen(again, store, commands[0]).remaining) == set(ids["memory"]) | parents
-    everything = chosen(again, store, "failed")
+    assert set(to_retry(again, store, commands[0]).remaining) == set(ids["memory"]) | parents
+    everything = to_retry(again, store, "failed")
     assert set(everything.remaining) == {*ids["memory"], *ids["code"], *ids["skipped"]}
     assert set(everything.remaining) | set(everything.left_out) == set(again.remaining)
-    assert chosen(again, store, "all") is again
+    assert to_retry(again, store, "all") is again
 
 
 def test_only_what_failed_is_run_and_not_what_never_ran(failing):
@@ -109,7 +109,7 @@ def test_only_what_failed_is_run_and_not_what_never_ran(failing):
     for trial in done:
         store.delete(f"trials/{trial}.parquet")
     again = make_plan(plan.config, load_data(plan.config.data), store)
-    run = chosen(again, store, "failed")
+    run = to_retry(again, store, "failed")
     wanted = {trial for some in ids.values() for trial in some}
     assert wanted <= set(run.remaining) < set(again.remaining)
     for trial, planned in run.remaining.items():  # and what they continue from
@@ -124,7 +124,7 @@ def test_only_what_failed_is_run_and_not_what_never_ran(failing):
 def test_a_wrong_retry_is_explained(failing, retry, why):
     plan, store, _ = failing
     with pytest.raises(ConfigError, match=why):
-        chosen(plan, store, retry)
+        to_retry(plan, store, retry)
 
 
 def test_what_is_done_is_not_run_again(failing):
@@ -132,4 +132,4 @@ def test_what_is_done_is_not_run_again(failing):
     again = make_plan(plan.config, load_data(plan.config.data), store)
     done = next(iter(again.done))
     with pytest.raises(ConfigError, match="is done already"):
-        chosen(again, store, done)
+        to_retry(again, store, done)
