@@ -35,6 +35,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
+        self.base: str
         if "://" in text:
             self.filesystem, self.base = _s3(text) if text.startswith("s3://") else pafs.FileSystem.from_uri(text)
             self.root = text.rstrip("/")

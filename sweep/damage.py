@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.console import Console
 
 from analysis import tables
@@ -21,7 +23,7 @@ def damaged(store: Store) -> dict[str, str]:
         there = set(tables.names(store, table))
         if table == "replicas":  # the one that every family has
             found |= {f"{table}/{trial}.parquet": "it is missing" for trial in done if trial not in there}
-        whys = store.each(lambda trial, table=table: _why(store, table, trial), [trial for trial in done if trial in there])
+        whys = store.each(partial(_why, store, table), [trial for trial in done if trial in there])
         found |= {file: why for file, why in whys if why}
     return found
 

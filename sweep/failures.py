@@ -58,7 +58,7 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         lines = str(group["traceback"].iloc[0]).strip().splitlines()[-LAST_LINES:]
         shared = _shared([values[trial] for trial in members], others)
         hosts = sorted(group["host"].dropna().unique())
-        found.append(Group(kind, str(group["error_message"].iloc[0]), members, group["schedule"].tolist(), hosts, shared, lines))
+        found.append(Group(str(kind), str(group["error_message"].iloc[0]), members, group["schedule"].tolist(), hosts, shared, lines))
     return sorted(found, key=lambda group: -len(group.trials))
 
 

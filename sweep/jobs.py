@@ -22,7 +22,7 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
     `address` is that of the dashboard. A sweep file travels along; what it names by import path must be installed on the nodes. Raises
     ConfigError where results would stay on a node, or nothing takes jobs there.
     """
-    config, source = load(config_name, overrides)
+    config, _ = load(config_name, overrides)
     place = address or DASHBOARD
     try:
         from ray.job_submission import JobSubmissionClient
@@ -32,9 +32,7 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
         why = " ".join(str(error).split())
         raise ConfigError(
             "sweep submit",
-            [
-                f"nothing takes jobs at {place} ({why}); on the head of a cluster, or beside `ray dashboard cluster.yaml`, and with '.[cluster]'"
-            ],
+            [f"nothing takes jobs at {place}: {why}. It needs '.[cluster]', and the head of a cluster or `ray dashboard cluster.yaml`"],
         ) from None
     path = Path(config_name or "")
     is_file = config_name is not None and path.is_file()
