@@ -28,8 +28,8 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(place)
-    except (ImportError, ConnectionError, RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())
+    except Exception as error:  # no package, no server, another version, no token: the client says which
+        why = printable(" ".join(str(error).split()))
         raise ConfigError(
             "sweep submit",
             [f"nothing takes jobs at {place}: {why}. It needs '.[cluster]', and the head of a cluster or `ray dashboard cluster.yaml`"],
