@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from analysis.storage import Store
 from sweep.check import check
@@ -25,19 +26,30 @@ BASE: dict[str, Any] = {
 }
 
 
-def keys_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Every key of the sweep file, sections included."""
-    found = []
+def fitting(annotation: Any) -> list[Any]:
+    """Values of a field's type, most of them within its bounds."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    small = {int: [1, 2, 3, 4], float: [0.1, 0.5, 0.9], bool: [True, False], type(None): [None]}
+    if annotation in small or get_origin(annotation) is list:
+        return small.get(annotation) or [[], *([value] for value in fitting(get_args(annotation)[0]))]
+    return [value for part in get_args(annotation) if not isinstance(part, (FieldInfo, str)) for value in fitting(part)]
+
+
+def keys_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], list[Any]]:
+    """Every key of the sweep file, sections included, and values that fit it."""
+    found: dict[tuple[str, ...], list[Any]] = {}
     for name, field in model.model_fields.items():
-        found.append((*path, name))
+        found[*path, name] = fitting(field.annotation)
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found += keys_of(kind, (*path, name))
+                found |= keys_of(kind, (*path, name))
     return found
 
 
 # Where work grows with the value, large ones are real requests for large amounts of work.
-KEYS = [key for key in keys_of(Sweep) if key != ("data", "num_images")] + [("nonsense",), ("training", "epohcs")]
+FITTING = {key: values for key, values in keys_of(Sweep).items() if key != ("data", "num_images")}
+KEYS = [*FITTING, ("nonsense",), ("training", "epohcs")]
 NAMES = [
     "relu",
     "tanh",
@@ -72,7 +84,10 @@ VALUES = st.one_of(
     st.just({"kind": "random", "num_families": 3}),
     st.just({"kind": "optuna", "num_families": 2, "objectives": [{"metric": "gap_accuracy", "direction": "maximize"}]}),
 )
-EDITS = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), min_size=1, max_size=3)
+FITS = st.sampled_from([(key, value) for key, values in FITTING.items() for value in values])
+EDITS = st.one_of(
+    st.lists(FITS, min_size=1, max_size=3), st.lists(st.one_of(FITS, st.tuples(st.sampled_from(KEYS), VALUES)), min_size=1, max_size=3)
+)
 
 
 def outcome(folder, edits: list[tuple[tuple[str, ...], Any]]) -> str:
@@ -118,7 +133,7 @@ def test_any_configuration_plans_or_is_refused(folder, edits):
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, **OPTIONS)
+@settings(max_examples=2000, **OPTIONS)
 @given(edits=EDITS)
 def test_thousands_of_configurations_plan_or_are_refused(folder, edits):
     message = outcome(folder, edits)
