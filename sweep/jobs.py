@@ -20,10 +20,15 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
     """Run `python -m sweep.run` as a Ray job on the head of a cluster. Returns as soon as it is accepted.
 
     `address` is that of the dashboard. A sweep file travels along; what it names by import path must be installed on the nodes. Raises
-    ConfigError where results would stay on a node, or nothing takes jobs there.
+    ConfigError where results would be lost with the job, or nothing takes jobs there.
     """
-    config, _ = load(config_name, overrides)
+    config, source = load(config_name, overrides)
     place = address or DASHBOARD
+    if "://" not in config.root and not Path(config.root).is_absolute():
+        raise ConfigError(
+            source,
+            [f"storage.path: {config.storage.path!r} would lie in the job's own folder; give a URI, or the whole path of a shared folder"],
+        )
     try:
         from ray.job_submission import JobSubmissionClient
 
@@ -44,15 +49,9 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
             entrypoint=entrypoint, runtime_env={"working_dir": folder} if is_file else {}, metadata={"sweep": config.name}
         )
     again = command(config_name, overrides).replace("sweep.run", "sweep status", 1)
-    Console(soft_wrap=True).print(
-        printable(
-            f"{job} runs {entrypoint}\nhow far it is: {again}\nwhat it says: {again.replace(' status', ' logs', 1)}\n"
-            f"to stop it: ray job stop --address {place} {job}\n"
-        )
-        + ("" if "://" in config.root or path.is_absolute() else f"note: results go to {config.root} on the head of the cluster"),
-        markup=False,
-        highlight=False,
-    )
+    text = f"{job} runs {entrypoint}\nhow far it is: {again}\nwhat it says: {again.replace(' status', ' logs', 1)}"
+    console = Console(soft_wrap=True)
+    console.print(printable(f"{text}\nto stop it: ray job stop --address {place} {job}"), markup=False, highlight=False)
     return 0
 
 

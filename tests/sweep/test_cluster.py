@@ -103,4 +103,9 @@ def test_a_storage_that_fails_costs_the_log_only(tmp_path, capsys):
 
 def test_submitting_where_no_cluster_is_says_so():
     with pytest.raises(ConfigError, match=r"nothing takes jobs at http://127\.0\.0\.1:9: "):
-        jobs.submit("quick", [], "http://127.0.0.1:9", "all")
+        jobs.submit("quick", ["storage.path=s3://bucket"], "http://127.0.0.1:9", "all")
+
+
+def test_results_may_not_lie_in_the_folder_of_a_job():
+    with pytest.raises(ConfigError, match=r"storage\.path: 'results' would lie in the job's own folder; give a URI"):
+        jobs.submit("quick", [], None, "all")
