@@ -37,4 +37,4 @@ def _advice(path: str) -> str:
 def parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a store, open for reading; errors as those of `reading`."""
     with reading(f"{store.root}/{name}"), store.filesystem.open_input_file(store.path(name)) as source:
-        yield pq.ParquetFile(source)
+        yield pq.ParquetFile(source, page_checksum_verification=True)

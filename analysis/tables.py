@@ -28,6 +28,7 @@ SCHEMA_VERSION = 1
 LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
 MAX_ROW_GROUP_BYTES = 16 * 2**20
 _FILES_AT_ONCE = 256  # a dataset keeps about 80 kB of metadata for each of its files until it is let go
+_FORMAT = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True))
 
 _EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")
 _SPLIT = Column("split", TEXT, "train, val or test")
@@ -87,7 +88,12 @@ _TABLES = (
             ),
             Column("finished_at", pa.timestamp("ms", tz="UTC"), "when the row was written", volatile=True),
             Column("host", TEXT, "machine that ran the family", volatile=True),
-            Column("device", TEXT, "device and executor that ran the family", volatile=True),
+            Column(
+                "device",
+                TEXT,
+                "device and executor that ran the family, and how many replicas at a time where memory did not suffice for all",
+                volatile=True,
+            ),
             Column("provenance", TEXT, "versions, commit and hash of uncommitted changes as JSON", volatile=True),
         ),
     ),
@@ -228,6 +234,7 @@ def write(store: Store, table: str, name: str, columns: dict[str, Any] | Sequenc
             compression_level=1,
             use_dictionary=dictionary,
             column_encoding=dict.fromkeys(byte_stream_split, "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
         ) as writer:
             for group in groups:
                 rows = _arrow(spec, group)
@@ -284,7 +291,7 @@ def read(
     for first in range(0, len(paths), _FILES_AT_ONCE):
         here = paths[first : first + _FILES_AT_ONCE]
         try:
-            dataset = pads.dataset(here, filesystem=store.filesystem, format="parquet", schema=schema)
+            dataset = pads.dataset(here, filesystem=store.filesystem, format=_FORMAT, schema=schema)
         except FileNotFoundError as absent:
             with reading(str(absent)):
                 raise

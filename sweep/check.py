@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from analysis.measures.similarity import check_measure
 from analysis.metrics import MEANS, REPRESENTATIONS, SPREAD, spread_names
 from analysis.registry import UnknownName
 from analysis.storage import Store
+from sweep import cluster
 from sweep.config import ConfigError, Resources, Sweep, near
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
@@ -137,18 +137,13 @@ def _first_schedule(config: Sweep) -> Schedule:
 
 
 def check_search(config: Sweep) -> list[str]:
-    """What is wrong with a search by Optuna before it has begun: options of the sampler, and where the study lives."""
+    """What is wrong with a search by Optuna before it has begun: options of the sampler."""
     search, problems = config.search, []
     if search.kind == "optuna":
         try:
             sampler(search, 0)
         except Exception as error:  # whatever the constructor says of its arguments
             problems.append(f"search.sampler_options.{error}")
-        if search.storage is None and "://" in config.root and not config.root.startswith("file://"):
-            problems.append(
-                f"search.storage: null keeps the study beside the results, which works on a local disk only, not at {config.root}; "
-                "give a URL, sqlite:///... or postgresql://..."
-            )
     return problems
 
 
@@ -244,8 +239,8 @@ def families_at_once(wanted: Resources, cpus: float, gpus: float) -> int:
 
 def _check_resources(config: Sweep) -> list[str]:
     """Reservations that this machine can never meet would leave every family waiting. A cluster says for itself what it has."""
-    if address := os.environ.get("RAY_ADDRESS"):
-        return [] if _answers(address) else [f"RAY_ADDRESS: nothing answers at {address!r}; unset it to run on this machine"]
+    if address := cluster.address():
+        return [] if cluster.answers(address) else [f"RAY_ADDRESS: nothing answers at {address!r}; unset it to run on this machine"]
     wanted, problems = config.resources, []
     if wanted.cpus_per_family > num_cpus(config):
         problems.append(f"resources.cpus_per_family: {wanted.cpus_per_family:g} is more than the {num_cpus(config)} CPUs there are")
@@ -255,18 +250,6 @@ def _check_resources(config: Sweep) -> list[str]:
             "--set resources.gpus_per_family=0 trains on CPUs"
         )
     return problems
-
-
-def _answers(address: str) -> bool:
-    """Whether something listens at `host:port`; other forms of a Ray address are left to Ray."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "://" in address:
-        return True
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError:
-        return False
-    return True
 
 
 def check_here(config: Sweep, store: Store, source: str) -> None:

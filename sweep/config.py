@@ -131,13 +131,22 @@ class Resources(Section):
     num_cpus: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPUs that the sweep may use on this machine; null takes those that the process may run on."
     )
+    families_at_once: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Families asked for at once on a cluster that grows: those beyond the nodes there are wait, and have nodes started. "
+        "null asks for what fits the nodes that are there.",
+    )
     max_retries: int = Field(3, ge=0, description="Times that a family is started again after its worker died.")
 
 
 class Storage(Section):
     """Where results go."""
 
-    path: str = Field("results", description="Folder or URI (s3://, gs://) below which results/<name> lies.")
+    path: str = Field(
+        "results",
+        description="Folder or URI (s3://bucket/prefix, gs://bucket/prefix) below which <name> lies. Credentials: from the environment; "
+        "another endpoint from AWS_ENDPOINT_URL, or as s3://bucket/prefix?endpoint_override=http%3A%2F%2Fhost%3A9000.",
+    )
     keep_states: bool = Field(False, description="Keep training states that no remaining family needs.")
     checkpoint_epochs: int = Field(
         0,
@@ -187,7 +196,8 @@ class Sweep(Section):
     @property
     def root(self) -> str:
         """The folder or URI of this sweep's results."""
-        return f"{os.path.expanduser(self.storage.path).rstrip('/')}/{self.name}"
+        path, mark, options = self.storage.path.partition("?") if "://" in self.storage.path else (self.storage.path, "", "")
+        return f"{os.path.expanduser(path).rstrip('/')}/{self.name}{mark}{options}"
 
 
 Kind = TypeVar("Kind", bound=Sweep)

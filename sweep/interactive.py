@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import PrivateAttr
-from rich.console import Console
 
 from sweep import config
 from sweep.config import ConfigError
+from sweep.log import RunLog
 
 if TYPE_CHECKING:  # these import torch or pandas, which `import sweep` does not wait for
     from analysis.results import Results
@@ -62,8 +62,8 @@ class Sweep(config.Sweep):
         """
         from sweep.run import execute
 
-        console = Console(soft_wrap=True, highlight=False, quiet=quiet, force_jupyter=False)  # a notebook, too, gets lines of text
-        code = execute(self, self._source, self._command, budget_hours, trim, console)
+        console = RunLog(soft_wrap=True, highlight=False, quiet=quiet, force_jupyter=False)  # a notebook, too, gets lines of text
+        code = execute(self, self._source, self._command, console, budget_hours, trim)
         if code == 130:
             raise KeyboardInterrupt
         found = self.results()

@@ -101,6 +101,7 @@ def look(found: Plan, data: Dataset, store: Store) -> Outlook:
         f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
         f"of {data.image_shape}, {data.num_classes} classes",
         *(f"note: {note}" for note in data.notes),
+        *(f"note: trials/{trial}.parquet is damaged, so the family is to run again: {why}" for trial, why in found.damaged.items()),
         *about_search(found, store),
     ]
     most, cost = found.with_unproposed(), None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 
 from analysis import tables
@@ -25,6 +26,8 @@ from trainables.replicas import Executor
 from trainables.rows import trial_row
 from trainables.schedule import Base, Phase, Schedule, check_same, model_content
 from trainables.states import States
+
+DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError)  # what reading a file of any bytes may raise; FileNotFoundError among them
 
 
 class Member(NamedTuple):
@@ -84,6 +87,7 @@ class Plan:
     num_proposed: int = 0  # stressed families that the search has proposed
     num_unproposed: int = 0  # and those that it has yet to propose, at most
     left_out: dict[str, Planned] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)  # families whose row cannot be read, and why: they are run again
 
     def only(self, trials: Container[str]) -> Plan:
         """The plan of fewer families: the others are left out. States that these start from are still saved, and kept for them.
@@ -91,7 +95,7 @@ class Plan:
         A family may be chosen only with those that it continues from.
         """
         chosen = {trial: planned for trial, planned in self.remaining.items() if trial in trials}
-        left_out = {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
+        left_out = self.left_out | {trial: planned for trial, planned in self.remaining.items() if trial not in trials}
         families = {trial: member for trial, member in self.families.items() if trial not in left_out}
         return replace(self, families=families, remaining=chosen, left_out=left_out)
 
@@ -202,14 +206,14 @@ def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:
     found = Members(config, data.hash)
     proposed = _proposed(found, store) if config.search.kind == "optuna" else []
     families = {found.trial(point): found.member(point) for point in points(config, proposed)}
-    present = _recorded(store, families, config)
+    present, damaged = _recorded(store, families, config)
     done = frozenset(trial for trial, status in present.items() if status == "done")
     pruned = frozenset(trial for trial, status in present.items() if status == "pruned")
     to_run = {trial: member for trial, member in families.items() if trial not in done | pruned}
     usable = _usable(config, data, store)
     tree = _tree(to_run, config.training.epochs, usable)
     num_unproposed = max(0, num_proposals(config) - len(proposed))
-    return Plan(config, found, families, done, tree, usable, pruned, len(proposed), num_unproposed)
+    return Plan(config, found, families, done, tree, usable, pruned, len(proposed), num_unproposed, damaged=damaged)
 
 
 def _usable(config: Sweep, data: Dataset, store: Store) -> dict[str, int]:
@@ -246,26 +250,54 @@ def _proposed(members: Members, store: Store) -> list[Point]:
     return list(found)
 
 
+def readable_trials(store: Store, present: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows `trial`, `status`, `recipe` of some families; and of those whose file cannot be read or is another's, why."""
+    columns = ["trial", "status", "recipe"]
+    try:
+        rows = tables.read(store, "trials", columns, present)
+        if rows["trial"].tolist() == present:
+            return rows, {}
+    except DAMAGE:
+        pass
+    parts, damaged = [tables.read(store, "trials", columns, [])], {}
+    for trial in present:
+        try:
+            row = tables.read(store, "trials", columns, [trial])
+            if row["trial"].tolist() != [trial]:
+                raise ValueError(f"it is about {', '.join(row['trial'])}")
+            for recipe in row["recipe"]:
+                json.loads(recipe)
+            parts.append(row)
+        except DAMAGE as error:
+            damaged[trial] = " ".join(str(error).split())
+    return pd.concat(parts, ignore_index=True), damaged
+
+
 def recorded(store: Store, trial: str, member: Member, config: Sweep) -> str | None:
     """Whether a family is in the tables as `done`, or as `pruned` in a search that prunes; None if not."""
-    return _recorded(store, {trial: member}, config, [trial] if store.exists(f"trials/{trial}.parquet") else []).get(trial)
+    return _recorded(store, {trial: member}, config, [trial] if store.exists(f"trials/{trial}.parquet") else [])[0].get(trial)
 
 
-def _recorded(store: Store, families: dict[str, Member], config: Sweep, present: list[str] | None = None) -> dict[str, str]:
-    """The families whose row stands, with its status. Raises NameMismatch where it is of another recipe than that asked for."""
+def _recorded(
+    store: Store, families: dict[str, Member], config: Sweep, present: list[str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The families whose row stands, with its status; and those whose row cannot be read, and why.
+
+    Raises NameMismatch where a row is of another recipe than that asked for.
+    """
     if present is None:
         present = [trial for trial in tables.names(store, "trials") if trial in families]
-    rows = tables.read(store, "trials", ["trial", "status", "recipe"], present)
+    rows, damaged = readable_trials(store, present)
     standing = {"done"} if config.search.pruning is None else {"done", "pruned"}
     found = {}
     for trial, status, recipe in rows.itertuples(index=False):
-        if status in standing:
+        if trial in families and status in standing:
             # Where the data came from is told, but not compared: what they are is in the base's hash.
             stored = {key: value for key, value in json.loads(recipe).items() if key != "data"}
             base, schedule = families[trial]
             check_same(store.path(f"trials/{trial}.parquet"), stored, base.description(schedule, config.probes))
             found[trial] = status
-    return found
+    return found, damaged
 
 
 def _tree(to_run: Mapping[str, Member], num_epochs: int, existing: Mapping[str, int]) -> dict[str, Planned]:

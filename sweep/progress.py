@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from sweep.log import printable
 from sweep.searcher import PrefixSearcher
 from sweep.units import duration
 
@@ -56,9 +57,11 @@ class ProgressLine(tune.Callback):
                 highlight=False,
                 markup=False,
             )
+            for note in report.get("notes", []):
+                self.console.print(f"note: {note}", highlight=False, markup=False)
         elif result["status"] == "failed":
             self.console.print(
-                f"{name}  {self.plan.label(name):<46}  failed: {result['error']}",
+                f"{name}  {self.plan.label(name):<46}  failed: {printable(result['error'])}",
                 highlight=False,
                 markup=False,
                 style="red",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweep.config import ConfigError, Sweep, load, recipe_names
+from sweep.log import RunLog, printable
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
@@ -43,6 +44,16 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trim", action="store_true", help="with --budget-hours: run the first families that fit instead")
 
 
+def add_retry_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry",
+        metavar="failed|all|IDS",
+        default="all",
+        help="which families run: all that are not in the tables, those that failed among them (the default); only those that failed or "
+        "were skipped; or some by their ids, separated by commas",
+    )
+
+
 def _hours(text: str) -> float:
     try:
         value = float(text)
@@ -57,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sweep.run", description=DESCRIPTION)
     add_config_arguments(parser)
     add_budget_arguments(parser)
+    add_retry_argument(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options.config, options.overrides, options.budget_hours, options.trim))
+    return guarded(lambda: run(options.config, options.overrides, options.budget_hours, options.trim, options.retry))
 
 
 def guarded(verb: Callable[[], int]) -> int:
@@ -82,25 +94,39 @@ def command(config_name: str | None, overrides: list[str]) -> str:
     return shlex.join(["python", "-m", "sweep.run", *chosen, *(x for override in overrides for x in ("--set", override))])
 
 
-def run(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
+def run(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False, retry: str = "all") -> int:
     """The verb: `execute` for a sweep file and its overrides."""
     config, source = load(config_name, overrides)
-    return execute(config, source, command(config_name, overrides), budget_hours, trim)
+    again = command(config_name, overrides)
+    return execute(config, source, again, RunLog(soft_wrap=True, highlight=False), budget_hours, trim, retry)
 
 
 def execute(
-    config: Sweep, source: str, again: str, budget_hours: float | None = None, trim: bool = False, console: Console | None = None
+    config: Sweep,
+    source: str,
+    again: str,
+    console: RunLog,
+    budget_hours: float | None = None,
+    trim: bool = False,
+    retry: str = "all",
 ) -> int:
     """Run what remains of a sweep, then the analysis. `again` is what to type to run it once more.
 
     Exit code 0 only if every planned family is in the tables. A plan trimmed to a budget is one of fewer families, and says so.
     """
-    console = console or Console(soft_wrap=True, highlight=False)
+    try:
+        return _execute(config, source, again, console, budget_hours, trim, retry)
+    finally:
+        console.write()
+
+
+def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hours: float | None, trim: bool, retry: str) -> int:
     began = time.monotonic()
 
     from sweep.budget import within
     from sweep.check import check, check_here
     from sweep.cost import cost_line, estimate
+    from sweep.failures import to_retry
     from sweep.plan import make_plan, results_store
     from sweep.record import write_run
     from sweep.tuner import run_plan
@@ -111,9 +137,11 @@ def execute(
     store = results_store(config)
     data = check(config, source)
     check_here(config, store, source)
-    plan = make_plan(config, data, store)
+    plan = to_retry(make_plan(config, data, store), store, retry)
     for note in data.notes:
         console.print(f"note: {note}", markup=False)
+    for trial, why in plan.damaged.items():
+        console.print(printable(f"note: trials/{trial}.parquet is damaged, so the family is run again: {why}"), markup=False)
     console.print(
         f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
@@ -130,8 +158,10 @@ def execute(
         plan = plan if plan.num_unproposed else cost.plan
         console.print(cost_line(cost), markup=False)
         if plan.left_out:
-            console.print(f"{len(plan.left_out)} families are left out: {budget_hours:g} device-hours do not pay for them", markup=False)
+            why = "" if budget_hours is None else f": {budget_hours:g} device-hours do not pay for them"
+            console.print(f"{len(plan.left_out)} families are left out{why or f' by --retry {retry}'}", markup=False)
         _prepare(plan, store)
+        console.keep_in(store)
         if not plan.num_unproposed:  # families still to be proposed may start from any
             _delete_states(plan, store)
         started_at, started = datetime.now(UTC), time.monotonic()

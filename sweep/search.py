@@ -99,8 +99,8 @@ class Search(Section):
     objectives: list[Objective] = Field([], description="What to maximize or minimize: one or several. With optuna, and only there.")
     storage: str | None = Field(
         None,
-        description="Where the study lives: null for the journal study.journal beside the results, or a URL for Optuna (sqlite:///, "
-        "postgresql://), which results that are not on a local disk need. The URL is kept with the results: no passwords in it.",
+        description="Where the study lives: null for the journal study.journal beside the results (a folder of small objects on an object "
+        "store), or a URL for Optuna (sqlite:///, postgresql://). The URL is kept with the results: no passwords in it.",
     )
     pruning: Pruning | None = Field(None, description="When to give families up early; null never. With optuna and one objective only.")
     max_states: int = Field(

@@ -52,7 +52,7 @@ class SearchStudy:
 
         search = config.search
         with quiet(), _storage_errors(config):
-            if search.storage is None:
+            if search.storage is None and store.is_local:
                 os.makedirs(store.base, exist_ok=True)
                 _mend(store.path(JOURNAL))
             storage = _storage(config, store)
@@ -223,7 +223,11 @@ def _storage(config: Sweep, store: Store) -> BaseStorage:
 
     if config.search.storage is not None:
         return optuna.storages.RDBStorage(config.search.storage)
-    return optuna.storages.JournalStorage(JournalFileBackend(store.path(JOURNAL)))
+    if store.is_local:
+        return optuna.storages.JournalStorage(JournalFileBackend(store.path(JOURNAL)))
+    from sweep.journal import StoreJournal
+
+    return optuna.storages.JournalStorage(StoreJournal(store, JOURNAL))
 
 
 def _mend(path: str) -> None:
@@ -240,7 +244,7 @@ def _exists(config: Sweep, store: Store) -> bool:
     """Whether there may be a study to load; opening a database that is not there would make one."""
     url = config.search.storage
     if url is None:
-        return os.path.exists(store.path(JOURNAL))
+        return os.path.exists(store.path(JOURNAL)) if store.is_local else bool(store.names(JOURNAL, ".json"))
     import sqlalchemy
 
     parsed = sqlalchemy.make_url(url)

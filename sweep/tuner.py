@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.storage import Store
+from sweep import cluster
 from sweep.check import families_at_once, num_cpus
 from sweep.plan import Plan
 from sweep.study import SearchStudy
+from trainables.data import source
 
 if TYPE_CHECKING:  # imports Ray, which reads the environment that is set here first
     from trainables.trainable import FamilyTrainable
@@ -60,7 +62,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
     `trainable` is FamilyTrainable unless given: a benchmark of the driver brings one that does not train.
     """
     os.environ.update(_ENVIRONMENT)
-    if not os.environ.get("RAY_ADDRESS"):
+    if cluster.address() is None:
         # The switch that makes a local Ray use 127.0.0.1 as its node's address, and so listen nowhere else; on Linux it is on by default.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
@@ -77,6 +79,10 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
         with ray_session(num_cpus(plan.config)), _graceful() as stopped:
             there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # of the cluster joined, or of this machine
             num_slots = max(1, sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there))
+            if address := cluster.address():
+                totals = ", ".join(f"{sum(has.get(kind, 0) for has in there):g} {kind}s" for kind in ("CPU", "GPU"))
+                console.print(f"on the Ray cluster at {address}: {len(there)} nodes, {totals}", markup=False)
+                num_slots = max(num_slots, resources.families_at_once or 0)
             if study is None:
                 searcher = PrefixSearcher(plan, store)
             else:
@@ -87,7 +93,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
             with ProgressLine(searcher, console) as progress:
                 tune.Tuner(
                     tune.with_resources(
-                        tune.with_parameters(trainable or FamilyTrainable, work=searcher.work),
+                        tune.with_parameters(trainable or FamilyTrainable, work=searcher.work, samples=source(plan.config.data)),
                         {"cpu": resources.cpus_per_family, "gpu": resources.gpus_per_family},
                     ),
                     tune_config=tune.TuneConfig(
@@ -123,14 +129,14 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
 
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
-    """A local Ray that listens on loopback only; an address in RAY_ADDRESS is joined instead."""
+    """The cluster that is there, see `cluster.address`; else a local Ray that listens on loopback only."""
     import ray
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the tables, and on the console by our line
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if address := cluster.address():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=cluster.LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -11,12 +11,16 @@ from rich.console import Console
 
 from analysis import tables
 from analysis.storage import Store
-from sweep import outlook
+from sweep import damage, outlook
 from sweep.budget import within
-from sweep.check import check
 from sweep.config import ConfigError, load
+from sweep.failures import COLUMNS, groups, standing
+from sweep.jobs import told
+from sweep.log import LOGS, printable
 from sweep.plan import make_plan, results_store
 from sweep.run import about_search, command
+
+MOST_SHARED = 3  # values that failures have in common which are shown
 
 
 def plan(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False) -> int:
@@ -37,7 +41,7 @@ def plan(config_name: str | None, overrides: list[str], budget_hours: float | No
 def status(config_name: str | None, overrides: list[str]) -> int:
     config, source = load(config_name, overrides)
     store = results_store(config)
-    found = make_plan(config, check(config, source), store)
+    found = make_plan(config, check_config(config, source), store)
     rows = _trials(store, ["trial", "status", "num_diverged", "num_replicas"])
     rows = rows[rows["trial"].isin(found.families)]
     counts = rows["status"].value_counts()
@@ -45,10 +49,11 @@ def status(config_name: str | None, overrides: list[str]) -> int:
     statuses = ["done", "failed", "skipped", *(["pruned"] if "pruned" in counts else [])]
     text = ", ".join([f"{counts.get(s, 0)} {s}" for s in statuses] + [f"{absent} not run"])
     search = "".join(f"\n{line}" for line in about_search(found, store))
+    last = f"\nlast told: {line}" if (line := told(store)) else ""
     Console(soft_wrap=True).print(
         f"{found.config.name}: {len(found.families)} families: {text}; "
         f"{int(rows['num_diverged'].fillna(0).sum())} of {int(rows['num_replicas'].sum())} replicas diverged"
-        f"{search}\nresults: {store.root}",
+        f"{search}{last}\nresults: {store.root}",
         highlight=False,
         markup=False,
     )
@@ -57,25 +62,37 @@ def status(config_name: str | None, overrides: list[str]) -> int:
 
 def failures(config_name: str | None, overrides: list[str]) -> int:
     config, _ = load(config_name, overrides)
-    rows = _trials(results_store(config), ["trial", "schedule", "status", "error_type", "error_message", "traceback"])
+    store = results_store(config)
+    rows = standing(_trials(store, COLUMNS))
     console = Console(soft_wrap=True)
-    failed, skipped = rows[rows["status"] == "failed"], rows[rows["status"] == "skipped"]
-    if failed.empty and skipped.empty:
-        console.print("no family failed")
+
+    def say(text: str, style: str = "") -> None:
+        console.print(printable(text), style=style, markup=False, highlight=False)
+
+    skipped, again = rows[rows["status"] == "skipped"], command(config_name, overrides)
+    found = groups(rows)
+    if not found and skipped.empty:
+        say("no family failed")
         return 0
-    for (kind, message), group in failed.groupby(["error_type", "error_message"]):
-        console.print(f"{len(group)} x {kind}: {message}", style="red", markup=False, highlight=False)
-        for row in group.itertuples():
-            console.print(f"    {row.trial}  {row.schedule}", markup=False, highlight=False)
-        console.print(
-            "\n".join("    " + line for line in str(group.iloc[0]["traceback"]).strip().splitlines()[-6:]),
-            markup=False,
-            highlight=False,
-        )
+    for group in found:
+        say(f"{len(group.trials)} x {group.kind}: {group.message}", "red")
+        for trial, schedule in zip(group.trials, group.schedules, strict=True):
+            say(f"    {trial}  {schedule}")
+        for key, value, num, of in group.shared[:MOST_SHARED]:
+            say(f"    all have {key} = {value}, as have {num} of the {of} others")
+        say("\n".join(f"    | {line}" for line in group.last_lines))
+        say(f"    the whole traceback: python -m sweep show {group.trials[0]}{again.removeprefix('python -m sweep.run')}")
+        say(f"    log: {store.root}/{LOGS}, on {', '.join(group.hosts)}")
+        say(f"    to run exactly these again: {again} --retry {','.join(group.trials)}")
     if not skipped.empty:
-        console.print(f"{len(skipped)} skipped, because the family that they continue from failed", markup=False, highlight=False)
-    console.print(f"to run them again: {command(config_name, overrides)}", markup=False, highlight=False)
+        say(f"{len(skipped)} skipped, because the family that they continue from failed")
+    say(f"to run all of them again: {again} --retry failed")
     return 0
+
+
+def check(config_name: str | None, overrides: list[str], repair: bool) -> int:
+    config, _ = load(config_name, overrides)
+    return damage.check(results_store(config), repair, command(config_name, overrides))
 
 
 def show(config_name: str | None, overrides: list[str], trial: str) -> int:
@@ -87,7 +104,7 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
         if key in ("recipe", "provenance") and value:
             value = json.dumps(json.loads(value), indent=2)
         if value is not None and value == value:
-            console.print(f"{key}: {value}", markup=False, highlight=False)
+            console.print(printable(f"{key}: {value}"), markup=False, highlight=False)
     if row["status"] == "done":
         replicas = tables.read(store, "replicas", only=[row["trial"]])
         columns = [

@@ -59,6 +59,7 @@ class Progress:
     epochs_trained: int  # in this attempt
     num_images: int
     summary: dict[str, float]
+    notes: tuple[str, ...] = ()  # for the user
 
 
 def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "auto", data: Dataset | None = None) -> Generator[Progress]:
@@ -66,9 +67,29 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "a
 
     `data` are those of the recipe unless given: a part of them, where only the time matters.
 
-    Raises whatever training or writing raises; `rows.write_failure` records that.
+    Where a GPU's memory does not suffice, the family begins anew with half as many replicas at a time, down to one, and its row of
+    `trials` says so.
+
+    Raises whatever else training or writing raises; `rows.write_failure` records that.
     """
-    attempt = _Attempt(family, store, device, executor, data or load(family.recipe.data))
+    at_once: int | None = None
+    while True:
+        attempt, data = None, data or load(family.recipe.data)
+        try:
+            attempt = _Attempt(family, store, device, executor, data, at_once)
+            yield from _run(attempt)
+            return
+        except torch.OutOfMemoryError:
+            before = attempt.training.replicas.at_once if attempt else at_once or family.recipe.training.replicas
+            if before == 1:
+                raise
+            at_once = before // 2
+        attempt = None
+        free_gpu()
+
+
+def _run(attempt: _Attempt) -> Generator[Progress]:
+    family = attempt.family
     training, schedule, num_epochs = attempt.training, family.schedule, family.recipe.training.epochs
     if not attempt.resume():
         attempt.look("init")
@@ -93,14 +114,18 @@ def run(family: Family, store: Store, device: str = "cpu", executor: Wanted = "a
 class _Attempt:
     """One attempt at a family: its training, its probes, and the time that both take."""
 
-    def __init__(self, family: Family, store: Store, device: str, executor: Wanted, data: Dataset) -> None:
+    def __init__(self, family: Family, store: Store, device: str, executor: Wanted, data: Dataset, at_once: int | None) -> None:
         self.began, self.train_s = time.perf_counter(), 0.0
         self.family, self.store, self.states = family, store, States(store)
         recipe, schedule = family.recipe, family.schedule
         self.base = Base(recipe, data.hash)
         self.trial = self.base.trial_name(schedule, family.probes)
-        self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor)
+        self.training = FamilyTraining(recipe, data, schedule.phases[0], device, executor, at_once)
         self.setting = setting(family.probes, device, self.training.executor, torch.get_num_threads())
+        self.made_by = f"{self.training.device} {self.training.executor}"
+        if at_once is not None:  # sums may round otherwise: its states are nobody else's
+            self.setting["at_once"] = at_once
+            self.made_by += f", {at_once} of {recipe.training.replicas} replicas at a time: out of memory with more"
         model = build(recipe.model, data.image_shape, data.num_classes)
         activations = ActivationsProbe(family.probes, data, model, self.training.device)
         self.probes: list[Probe] = [
@@ -174,7 +199,8 @@ class _Attempt:
         epochs_trained = training.epoch - self.started_at
         num_images = epochs_trained * training.steps_per_epoch * training.config.replicas * training.config.batch_size
         summary["num_diverged"] = int((training.diverged_at >= 0).sum())
-        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary)
+        notes = [f"training state {name} was damaged and is deleted: what it stood for was trained again" for name in self.states.damaged]
+        return Progress(self.trial, training.epoch, state, done, epochs_trained, num_images, summary, tuple(notes))
 
     def write(self) -> None:
         """Write every table of the family, `trials` last."""
@@ -192,7 +218,7 @@ class _Attempt:
             "epochs_trained": self.training.epoch - self.started_at,
             "train_s": self.train_s,
             "record_s": time.perf_counter() - self.began - self.train_s,
-            "device": f"{self.training.device} {self.training.executor}",
+            "device": self.made_by,
         }
         write_trial(self.store, row | measured)
 

@@ -26,11 +26,12 @@ class GroupedReplicas(Replicas):
     executor: ClassVar[Executor] = "grouped"
 
     def _attach(self, models: list[nn.Module]) -> None:
+        at_once = self.at_once
         super()._attach(models)
         batch_size, *image_shape = self.batch_shape
         image_bytes = largest_output_bytes(self.models[0], torch.zeros(1, *image_shape, device=self.device))
         num_blocks = math.ceil(len(models) / max(1, _TRAINING_BYTES // (batch_size * image_bytes)))
-        size = math.ceil(len(models) / num_blocks)
+        size = self.at_once = min(at_once, math.ceil(len(models) / num_blocks))
         self._chunk_size = max(1, _EVALUATION_BYTES // (size * image_bytes))
         self._blocks = []  # [start, stop) of the replicas, and the module that computes them
         for start, stop in pairwise([*range(0, len(models), size), len(models)]):

@@ -39,8 +39,13 @@ class Replicas:
         device: torch.device,
         batch_shape: tuple[int, int, int, int],
         precision: Precision = "float32",
+        at_once: int | None = None,
     ) -> None:
-        """`batch_shape` is that of a replica's training batch `[sample, channel, height, width]`: executors may cut their work by it."""
+        """`batch_shape` is that of a replica's training batch `[sample, channel, height, width]`: executors may cut their work by it.
+
+        At most `at_once` replicas are computed at a time; None leaves that to the executor.
+        """
+        self.at_once = min(at_once or len(seeds), len(seeds))
         self.build, self.seeds, self.device, self.batch_shape, self.precision = build, seeds, device, batch_shape, precision
         models = self.initial()
         self.is_random = is_random(models[0])
@@ -80,6 +85,7 @@ class Replicas:
 
     def _attach(self, models: list[nn.Module]) -> None:
         """Let the modules that compute have their parameters, gradients and buffers in the stacked state."""
+        self.at_once = 1
         self.models = self.modules = [model.to(self.device) for model in models]
         for index, model in enumerate(self.models):
             self._lend(model, index, index + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,15 @@ from trainables.precision import autocast
 from trainables.replicas import Executor, Loss, Replicas
 
 _MAP_BYTES = 2**29  # largest maps of one evaluated chunk, over all replicas
+
+
+class _Part(NamedTuple):
+    """Replicas that are computed in one call, as views of the stacked state: leaves and buffers by name, gradients in the leaves' order."""
+
+    replicas: slice
+    leaves: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    gradients: list[Tensor]
 
 
 class StackedReplicas(Replicas):
@@ -28,14 +37,26 @@ class StackedReplicas(Replicas):
     def _attach(self, models: list[nn.Module]) -> None:
         self.template = models[0].to(self.device)
         self.models = self.modules = [self.template]
-        self._leaves = {name: stacked.requires_grad_() for name, stacked in self.named(self.weights).items()}
+        starts = range(0, len(self.seeds), self.at_once)
+        self._parts = [self._part(slice(start, min(start + self.at_once, len(self.seeds)))) for start in starts]
         self._bytes_per_image: dict[torch.Size, int] = {}
 
+    def _part(self, some: slice) -> _Part:
+        weights, gradients = self.named(self.weights), self.named(self.gradients)
+        return _Part(
+            some,
+            {name: stacked[some].requires_grad_() for name, stacked in weights.items()},
+            {name: stacked[some] for name, stacked in self.buffers.items()},
+            [stacked[some] for stacked in gradients.values()],
+        )
+
     def gradient(self, images: Tensor, labels: Tensor, loss: Loss, alive: list[bool], noise_seeds: list[int]) -> Tensor:
-        losses = self._losses(self._leaves, self.buffers, images, labels, loss)
-        found = torch.autograd.grad(losses.sum(), list(self._leaves.values()), materialize_grads=True)
-        torch._foreach_copy_(list(self.named(self.gradients).values()), found)
-        return losses.detach()
+        found = []
+        for part in self._parts:
+            losses = self._losses(part.leaves, part.buffers, images[part.replicas], labels[part.replicas], loss)
+            torch._foreach_copy_(part.gradients, torch.autograd.grad(losses.sum(), list(part.leaves.values()), materialize_grads=True))
+            found.append(losses.detach())
+        return torch.cat(found)
 
     def _losses(self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """The loss of each replica `[replica]` on its own batch; `buffers` are updated in place."""
@@ -50,21 +71,24 @@ class StackedReplicas(Replicas):
 
     def _map(self, function: Callable[[nn.Module, Tensor], Tensor], batches: Sequence[Tensor]) -> Tensor:
         applied = _Applied(self.template, function)
-        state = {f"model.{name}": stacked for name, stacked in {**self._leaves, **self.buffers}.items()}
 
         def one(state: dict[str, Tensor], batch: Tensor) -> Tensor:
             output: Tensor = functional_call(applied, state, (batch,))
             return output
 
         over_replicas = vmap(one, in_dims=(0, None))
-        return torch.cat([over_replicas(state, batch) for batch in batches], 1)
+        found = []
+        for part in self._parts:
+            state = {f"model.{name}": stacked for name, stacked in {**part.leaves, **part.buffers}.items()}
+            found.append(torch.cat([over_replicas(state, batch) for batch in batches], 1))
+        return torch.cat(found)
 
     def _chunk(self, images: Tensor) -> int:
         """As many images as keep the largest map of all replicas, with what it is made from, in `_MAP_BYTES`."""
         shape = images.shape[1:]
         if shape not in self._bytes_per_image:
             self._bytes_per_image[shape] = 3 * largest_output_bytes(self.template, images[:1])
-        return max(1, _MAP_BYTES // (self._bytes_per_image[shape] * len(self.seeds)))
+        return max(1, _MAP_BYTES // (self._bytes_per_image[shape] * self.at_once))
 
 
 class CompiledReplicas(StackedReplicas):
@@ -77,7 +101,7 @@ class CompiledReplicas(StackedReplicas):
 
     def _attach(self, models: list[nn.Module]) -> None:
         super()._attach(models)
-        for tensor in [*self._leaves.values(), *self.buffers.values()]:
+        for tensor in (tensor for part in self._parts for tensor in (*part.leaves.values(), *part.buffers.values())):
             torch._dynamo.mark_static_address(tensor)  # CUDA graphs then use them in place, and may update buffers
         self._compile()
 

@@ -13,7 +13,8 @@ from ray import tune
 from analysis.metrics import metrics
 from analysis.storage import Store
 from trainables import family as families
-from trainables.data import load
+from trainables.data import load, provide
+from trainables.data.samples import Samples
 from trainables.executors import Wanted
 from trainables.recipe import BaseRecipe, Probes
 from trainables.rows import trial_row, write_failure
@@ -69,8 +70,10 @@ class FamilyTrainable(tune.Trainable):
     An exception of the family is recorded in its `trials` row and ends the trial; only a dead worker is an error to Tune, which retries.
     """
 
-    def setup(self, config: dict[str, str], work: Work) -> None:  # type: ignore[override]  # as tune.with_parameters calls it
+    def setup(self, config: dict[str, str], work: Work, samples: Samples) -> None:  # type: ignore[override]  # as tune.with_parameters calls it
+        """`samples` lie in the object store of the node, one copy for all of its workers."""
         self.work = work
+        provide(work.recipe.data, samples)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, str]) -> bool:
@@ -108,6 +111,7 @@ class FamilyTrainable(tune.Trainable):
             "num_images": progress.num_images,
             "seconds": time.perf_counter() - self._began_at,
             "objectives": list(values.values()),
+            "notes": progress.notes if progress.done else (),
             **progress.summary,
         }
         return {

@@ -62,7 +62,10 @@ class Evaluation:
 class FamilyTraining:
     """All replicas of a family at an epoch boundary, and the means to move on: `set_phase`, `train_epoch`, `evaluate`."""
 
-    def __init__(self, recipe: BaseRecipe, data: Dataset, phase: Phase, device: str = "cpu", executor: Wanted = "auto") -> None:
+    def __init__(
+        self, recipe: BaseRecipe, data: Dataset, phase: Phase, device: str = "cpu", executor: Wanted = "auto", at_once: int | None = None
+    ) -> None:
+        """At most `at_once` replicas are computed at a time; None leaves that to the executor."""
         self.recipe, self.config = recipe, recipe.training
         self.device = torch.device(device)
         check_precision(self.config.precision, self.device.type)
@@ -70,7 +73,12 @@ class FamilyTraining:
         self.executor: Executor = choose_executor(executor, self.device.type, recipe.model, shape, num_classes)
         seeds = [self.config.first_seed + index for index in range(self.config.replicas)]
         self.replicas = EXECUTORS[self.executor](
-            lambda: build(recipe.model, shape, num_classes), seeds, self.device, (self.config.batch_size, *shape), self.config.precision
+            lambda: build(recipe.model, shape, num_classes),
+            seeds,
+            self.device,
+            (self.config.batch_size, *shape),
+            self.config.precision,
+            at_once,
         )
         self.splits = {name: self._on_device(getattr(data, name)) for name in SPLITS}
         self.steps_per_epoch = len(self.splits["train"].labels) // self.config.batch_size

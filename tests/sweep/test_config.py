@@ -240,12 +240,9 @@ def test_mistakes_in_a_search_are_explained(tmp_path, search, match):
     assert re.search(match, str(caught.value)), str(caught.value)
 
 
-def test_a_study_needs_a_disk_or_a_database(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"search\.storage: null keeps the study beside the results, .* not at s3://bucket/small; give a URL"
-    ):
-        attempt(tmp_path, overrides=[SEARCH + "}", "storage.path=s3://bucket"])
-    assert attempt(tmp_path, overrides=[SEARCH + ", storage: 'sqlite:///x.db'}", "storage.path=s3://bucket"]).search.storage
+def test_a_study_lies_beside_the_results_or_in_a_database(tmp_path):
+    for storage in ("", ", storage: 'sqlite:///x.db'"):
+        assert attempt(tmp_path, overrides=[SEARCH + storage + "}", "storage.path=s3://bucket"]).search.objectives
 
 
 def test_a_search_without_a_swap_to_propose_is_refused(tmp_path):

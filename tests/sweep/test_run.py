@@ -209,9 +209,13 @@ def test_a_family_that_raises_is_recorded_and_the_sweep_goes_on(tmp_path):
     failures = finish(folder, "failures", "--config", "my.yaml", module="sweep")
     assert "6 x RuntimeError: on [/purpose]" in failures
     assert "8 skipped" in failures
-    assert "python -m sweep.run --config my.yaml" in failures
+    assert "all have last_loss = mine:loss, as have 0 of the 6 others" in failures
+    assert "to run all of them again: python -m sweep.run --config my.yaml --retry failed" in failures
+    (log,) = (folder / "results" / "tiny" / "logs").glob("*.log")
+    assert "failed: RuntimeError: on [/purpose]" in log.read_text()
     (folder / "mine.py").write_text("from trainables.losses import cross_entropy as loss\n")
-    assert "20 of 20 families done" in finish(folder, "--config", "my.yaml", "--set", "resources.executor=vmap")
+    assert "20 of 20 families done" in finish(folder, "--config", "my.yaml", "--set", "resources.executor=vmap", "--retry", "failed")
+    assert "no family failed" in finish(folder, "failures", "--config", "my.yaml", module="sweep")
     computed = pd.read_parquet(folder / "results" / "tiny" / "trials")["device"].value_counts().to_dict()
     assert computed == {"cpu grouped": 6, "cpu vmap": 14}
 

@@ -20,7 +20,7 @@ from trainables.data.samples import SPLITS, TEST, TRAIN, DataError, Samples
 from trainables.data.splits import add_noise, assign, subset
 from trainables.recipe import Data
 
-__all__ = ["DataError", "Dataset", "Split", "load", "source_images"]
+__all__ = ["DataError", "Dataset", "Split", "load", "provide", "source", "source_images"]
 
 _READERS = {"cells": "cells", "npz": "npz", "torchvision": "torchvision_sets", "folder": "folder", "function": "function"}
 _HASH_VERSION = "data 1"
@@ -87,7 +87,7 @@ def source_images(config: Data) -> NDArray[np.uint8]:
 @lru_cache(maxsize=4)
 def _load(config_json: str) -> Dataset:
     config: Any = TypeAdapter(Data).validate_json(config_json)
-    pool = config.model_copy(update={"train_size": None, "label_noise": 0.0})
+    pool = _pool(config)
     # Subsets share what they are drawn from; a whole data set keeps no second copy of itself.
     samples = _read(config) if config == pool else _read_shared(pool.model_dump_json())
     splits = assign(samples, config.val_fraction, config.test_fraction, config.split_seed)
@@ -100,7 +100,26 @@ def _load(config_json: str) -> Dataset:
     return Dataset(train, val, test, len(samples.class_names), samples.class_names, digest, pool_hash, notes)
 
 
+_provided: dict[str, Samples] = {}
+
+
+def source(config: Data) -> Samples:
+    """The images as their source has them, whatever subset and label noise the configuration asks for."""
+    return _read(_pool(config))
+
+
+def provide(config: Data, samples: Samples) -> None:
+    """Have `load` take what `source` gave elsewhere, for this configuration and others that differ in subset and label noise alone."""
+    _provided[_pool(config).model_dump_json()] = samples
+
+
+def _pool(config: Any) -> Any:
+    return config.model_copy(update={"train_size": None, "label_noise": 0.0})
+
+
 def _read(config: Any) -> Samples:
+    if (samples := _provided.get(_pool(config).model_dump_json())) is not None:
+        return samples
     reader: Callable[[Any], Samples] = import_module(f"trainables.data.{_READERS[config.source]}").read
     return reader(config)
 

@@ -1,0 +1,56 @@
+"""`sweep check`: read every file of every finished family to its end, and name those that are damaged or missing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rich.console import Console
+
+from analysis import tables
+from analysis.storage import Store
+from sweep.log import printable
+from sweep.plan import DAMAGE, readable_trials
+
+
+def damaged(store: Store) -> dict[str, str]:
+    """Files of finished families that are not what was written, and why. Pages of data are compared with their checksums."""
+    present = tables.names(store, "trials")
+    rows, unreadable = readable_trials(store, present)
+    done = rows.loc[rows["status"] == "done", "trial"].tolist()
+    found = {f"trials/{trial}.parquet": why for trial, why in unreadable.items()}
+    per_family = [name for name in tables.TABLES if name not in ("trials", "samples", "runs")]
+    for table in per_family:
+        there = set(tables.names(store, table))
+        if table == "replicas":  # the one that every family has
+            found |= {f"{table}/{trial}.parquet": "it is missing" for trial in done if trial not in there}
+        whys = store.each(partial(_why, store, table), [trial for trial in done if trial in there])
+        found |= {file: why for file, why in whys if why}
+    return found
+
+
+def _why(store: Store, table: str, trial: str) -> tuple[str, str | None]:
+    file = f"{table}/{trial}.parquet"
+    try:
+        rows = tables.read(store, table, only=[trial])
+        strangers = set(rows["trial"]) - {trial}
+        return file, f"it is about {', '.join(sorted(strangers))}" if strangers or rows.empty else None
+    except DAMAGE as error:
+        return file, " ".join(str(error).split())
+
+
+def check(store: Store, repair: bool, again: str) -> int:
+    """Print what is damaged; with `repair`, delete the rows in `trials` of these families, so that they are run again. 0 if all is well."""
+    console, found = Console(soft_wrap=True), damaged(store)
+    for file, why in found.items():
+        console.print(printable(f"{file} is damaged: {why}"), style="red", markup=False, highlight=False)
+    trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found})
+    if not found:
+        console.print(f"{len(tables.names(store, 'trials'))} families: every file can be read", markup=False, highlight=False)
+        return 0
+    if repair:
+        for trial in trials:
+            store.delete(f"trials/{trial}.parquet")
+        console.print(f"{len(trials)} families are to run again: {again}", markup=False, highlight=False)
+        return 0
+    console.print(f"to have these {len(trials)} families run again: add --repair, then {again}", markup=False, highlight=False)
+    return 1

@@ -1,0 +1,61 @@
+"""What a run says, kept with its results: `logs/<run>.log`, to be read from wherever the results can be."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:  # --help must not wait for pyarrow
+    from analysis.storage import Store
+
+LOGS = "logs"
+EVERY_S = 15.0  # an object store has no appending: a log is written anew, and not for every line
+
+
+class RunLog(Console):
+    """A console that keeps in a store what it prints. Written every so often, and by `write`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._kept = Console(file=io.StringIO(), width=200, soft_wrap=True, highlight=False, color_system=None)
+        self._store: Store | None = None
+        self._written_at, self._num_written = -EVERY_S, 0
+        self.name = f"{LOGS}/r{datetime.now(UTC):%Y%m%dt%H%M%S%f}.log"
+
+    def keep_in(self, store: Store) -> None:
+        """Where the log is to lie; until this is known nothing is written."""
+        self._store = store
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **options)
+        self._kept.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  ")
+        self._kept.print(*objects, **options)
+        if time.monotonic() - self._written_at > EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was printed so far, if any of it is new. A store that fails costs the log only."""
+        text = self._kept.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+        if self._store is None or len(text) == self._num_written:
+            return
+        self._written_at, self._num_written = time.monotonic(), len(text)
+        try:
+            self._store.write(self.name, text.encode())
+        except OSError as error:
+            super().print(f"note: the log cannot be written: {error}", markup=False)
+
+
+def printable(text: str) -> str:
+    """Text from a file or an exception for a terminal: control characters, which could move the cursor or worse, become visible."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found.group())[1:-1], text)
+
+
+def latest(store: Store) -> str | None:
+    """The file of the newest log; None if there is none."""
+    names = store.names(LOGS, ".log")
+    return f"{LOGS}/{names[-1]}" if names else None
