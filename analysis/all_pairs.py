@@ -69,8 +69,8 @@ class Job:
     def factors(self, X: np.ndarray, rows: pd.DataFrame, present: Sequence[bool]) -> list[Factor]:
         """What the measure keeps of each network of X `[network, row, feature]`."""
         measure = MEASURES[self.measure]
-        more = [rows["label"].to_numpy()] if measure.needs_labels else []
-        return [measure.prepare(x, *more) if there else None for x, there in zip(X, present, strict=True)]
+        labels = rows["label"].to_numpy() if measure.needs_labels else None
+        return measure.prepare_all([x if there else None for x, there in zip(X, present, strict=True)], labels)
 
     def prepare(self, block: tuple[int, Sequence[Part]]) -> tuple[np.ndarray, pd.DataFrame, str]:
         """Read and prepare one block. Returns which of its networks have a representation `[network]`, the rows probed, and the family

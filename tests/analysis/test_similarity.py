@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from analysis.measures import products
 from analysis.measures.cka import CKADistance
+from analysis.measures.features import centred
+from analysis.measures.neighbours import nearest
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure, expand, properties_markdown
 
 ALL = list(MEASURES.values())
@@ -392,8 +394,68 @@ def test_tiles_change_nothing(measure, dtype, monkeypatch):
     monkeypatch.setattr(products, "SIGNATURE_BYTES", 2 * 3 * 435 * 8)
     monkeypatch.setattr(products, "MAX_TERMS", 50)
     monkeypatch.setattr("analysis.measures.functional.TILE_BYTES", 4 * 7 * 11)
+    monkeypatch.setattr("analysis.measures.neighbours.TILE_BYTES", 4 * 30 * 11)
     monkeypatch.setattr("analysis.measures.functional.JSD_BYTES", 8 * 30 * 5 * 2)
     assert np.allclose(distances(measure, X), expected, atol=1e-9 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 8, 9, 30])
+@pytest.mark.parametrize("tile_bytes", [1, 8 * 2 * 16, 2**20])
+def test_gram_products_use_every_element_once(num_samples, tile_bytes, monkeypatch):
+    """`finish` sees all of a triangle, whole tiles beside it, and nothing of the diagonal counts."""
+    generator = np.random.default_rng(num_samples)
+    factors = [generator.standard_normal((num_samples, w)) for w in (4, 7)]
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
+
+    def shift(network: int, terms: np.ndarray) -> None:
+        terms += network + 1
+
+    K = np.stack([(X @ X.T + network + 1) * (1 - np.eye(num_samples)) for network, X in enumerate(factors)])
+    assert np.allclose(products.gram_products(factors, shift), np.einsum("iab,jab->ij", K, K), atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 4), (3, 6, 6), (2, 9, 4), (2, 4, 9)])
+def test_singular_values_of_float32_are_those_of_float64(shape):
+    M = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    M[0, :, -1] = M[0, :, 0]
+    expected = np.linalg.svd(M.astype(np.float64), compute_uv=False)
+    assert np.abs(np.sort(products.singular_values(M)) - np.sort(expected)).max() < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e25, 1e36])
+def test_sizes_that_squares_do_not_hold(scale):
+    """In float32 the squares of these are 0 or infinite."""
+    X = (10 + pair(40, 5)[0]).astype(np.float32)
+    assert np.allclose(centred(np.float32(scale) * X), centred(X.astype(np.float64)), atol=3e-6 if scale == 1e-38 else 1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [12, 40, 176, 360])
+@pytest.mark.parametrize("kind", ["plain", "ties", "all but a few alike", "sorted"])
+@pytest.mark.parametrize("tile_bytes", [products.TILE_BYTES, 4 * 360 * 7])
+def test_nearest_are_those_of_a_sort(num_samples, kind, tile_bytes, monkeypatch):
+    generator = np.random.default_rng(num_samples)
+    monkeypatch.setattr("analysis.measures.neighbours.TILE_BYTES", tile_bytes)
+    X = generator.standard_normal((num_samples, 6)).astype(np.float32)
+    if kind == "ties":
+        X = np.round(X) * 0.25  # exact in float32, and so are distances
+    elif kind == "all but a few alike":
+        X[5:] = X[5]
+    elif kind == "sorted":
+        X = X[np.argsort(X[:, 0])]
+    away = ((X[:, None].astype(np.float64) - X) ** 2).sum(axis=2)
+    np.fill_diagonal(away, np.inf)
+    expected = np.sort(np.argsort(away, axis=1, kind="stable")[:, :10], axis=1)
+    assert np.array_equal(nearest(X, 10), expected)
+
+
+def test_factors_of_one_shape_lie_together_and_are_those_of_prepare():
+    measure, generator = CKADistance(), np.random.default_rng(3)
+    networks = [generator.standard_normal((20, w)) for w in (5, 5, 9, 5)]
+    prepared = measure.prepare_all([networks[0], None, *networks[1:]])
+    assert prepared[1] is None
+    kept = [factor for factor in prepared if factor is not None]
+    assert all(np.array_equal(factor, measure.prepare(X)) for factor, X in zip(kept, networks, strict=True))
+    assert kept[0].base is kept[1].base is kept[3].base
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])
