@@ -6,9 +6,9 @@ from typing import cast
 
 import numpy as np
 
+from analysis.measures import products
 from analysis.measures.features import centred, narrow
 from analysis.measures.measure import Arrays, Measure, Unfit
-from analysis.measures.products import TILE_BYTES
 
 NUM_NEIGHBOURS = 10
 
@@ -42,7 +42,7 @@ class MutualKNNDistance(Measure):
         num_networks, num_samples, k = neighbours.shape
         width = -(-num_samples // 64) * 64  # whole words of bits
         shared = np.zeros((num_networks, num_networks))
-        height = max(1, TILE_BYTES // (num_networks * width))
+        height = max(1, products.TILE_BYTES // (num_networks * width))
         for start in range(0, num_samples, height):
             some = neighbours[:, start : start + height]
             marks = np.zeros((*some.shape[:2], width), bool)
@@ -61,23 +61,32 @@ def nearest(Z: np.ndarray, k: int) -> np.ndarray:
     Where the k-th and the next neighbour of a sample are closer together than rounding, they are told apart by differences in float64.
     """
     squares, found = np.einsum("ij,ij->i", Z, Z), np.empty((len(Z), k), np.int64)
-    height = max(1, TILE_BYTES // (len(Z) * Z.itemsize))
+    height = max(1, products.TILE_BYTES // (len(Z) * Z.itemsize))
     for start in range(0, len(Z), height):
-        rows = np.arange(start, min(start + height, len(Z)))
-        nearness = Z[start : start + height] @ Z.T  # then (|x|^2 - |x - y|^2) / 2, x the sample of the row
-        nearness -= squares / 2
-        nearness[rows - start, rows] = -np.inf
-        columns, values = _leading(nearness, k + 1)
+        some, rows = Z[start : start + height], np.arange(start, min(start + height, len(Z)))
+        if products.accelerator is not None:
+            columns, values = products.accelerator.leading(some, Z, squares, rows, k + 1)
+        else:
+            columns, values = _leading(_nearness(some, Z, squares, rows), k + 1)
         beyond, last = np.partition(values, (-k - 1, -k), axis=1)[:, -k - 1 : values.shape[1] - k + 1].T
         reach = np.sqrt(squares[rows]) + np.sqrt(np.maximum(squares[rows] - 2 * beyond, 0))  # no neighbour lies further from zero
         close = 32 * np.finfo(Z.dtype).eps * reach**2
         sure = last - beyond > close
         found[rows[sure]] = columns[sure][values[sure] >= last[sure, None]].reshape(-1, k)
-        for i in np.flatnonzero(~sure):
-            candidates = np.flatnonzero(nearness[i] >= beyond[i] - close[i])
-            exact = ((Z[candidates].astype(np.float64) - Z[rows[i]]) ** 2).sum(axis=1)
-            found[rows[i]] = np.sort(candidates[np.argsort(exact, kind="stable")[:k]])
+        least, rows = (beyond - close)[~sure], rows[~sure]
+        for row, near in zip(rows, _nearness(Z[rows], Z, squares, rows) >= least[:, None], strict=True):
+            candidates = np.flatnonzero(near)
+            exact = ((Z[candidates].astype(np.float64) - Z[row]) ** 2).sum(axis=1)
+            found[row] = np.sort(candidates[np.argsort(exact, kind="stable")[:k]])
     return found
+
+
+def _nearness(some: np.ndarray, Z: np.ndarray, squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(|x|^2 - |x - y|^2) / 2 of each x of `some`, which are the `rows` of Z, and each y of Z `[row, sample]`; no x is near itself."""
+    nearness = some @ Z.T
+    nearness -= squares / 2
+    nearness[np.arange(len(rows)), rows] = -np.inf
+    return nearness
 
 
 def _leading(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,22 +9,50 @@ Products are in the precision of their inputs and summed over tiles in float64. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isqrt
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import blas, get_lapack_funcs, lapack
+
+if TYPE_CHECKING:
+    from analysis.measures.device import Accelerator
 
 TILE_BYTES = 128 * 2**20
 SIGNATURE_BYTES = 512 * 2**20
 MAX_TERMS = 2**16  # a float32 sum of more terms loses digits
 
+accelerator: Accelerator | None = None  # takes the products while `on` lasts
 
-def gram_products(factors: Sequence[np.ndarray], finish: Callable[[int, np.ndarray], None] | None = None) -> np.ndarray:
+
+@contextmanager
+def on(device: str) -> Iterator[None]:
+    """Products on a torch device such as `cuda` while the context lasts; `cpu` is numpy. Raises ValueError where there is none."""
+    global accelerator
+    before = accelerator
+    if device == "cpu":
+        accelerator = None
+    else:
+        try:
+            from analysis.measures.device import Accelerator
+        except ModuleNotFoundError as error:
+            raise ValueError(f"device {device!r} needs {error.name}, which is not installed; allowed: cpu") from None
+        accelerator = Accelerator(device)
+    try:
+        yield
+    finally:
+        accelerator = before
+
+
+def gram_products(factors: Sequence[np.ndarray], finish: Callable[[int, Any], None] | None = None) -> np.ndarray:
     """<K_i, K_j> over the off-diagonal elements of K = X X^T `[sample, sample]`, as `[network, network]`.
 
     `finish(network, terms)` may change elements of a K in place before they are used. Square tiles of all K at a time, of those on the
     diagonal the triangle alone, so every element is computed once.
     """
+    if accelerator is not None:
+        return accelerator.gram_products(factors, finish)
     num_networks, num_samples, dtype = len(factors), len(factors[0]), np.result_type(*factors)
     room = max(1, TILE_BYTES // (dtype.itemsize * num_networks))  # terms of each network
     whole = num_samples * (num_samples + 1) // 2
@@ -80,11 +108,13 @@ def crosses(factors: Sequence[np.ndarray], own: bool = False) -> Iterator[tuple[
     for start in range(0, len(factors), per_batch):
         stop = min(start + per_batch, len(factors))
         beside = np.concatenate([np.pad(X, ((0, 0), (0, width - X.shape[1]))) for X in factors[start:stop]], axis=1)
+        there = accelerator.put(beside) if accelerator is not None else beside
         for i in range(stop):
             first = max(i if own else i + 1, start)
             if first == stop:
                 continue
-            M = factors[i].T @ beside[:, (first - start) * width :]
+            columns = there[:, (first - start) * width :]
+            M = factors[i].T @ columns if accelerator is None else accelerator.get(accelerator.put(factors[i]).T @ columns)
             yield i, slice(first, stop), M.reshape(-1, stop - first, width).transpose(1, 0, 2)
 
 
@@ -146,6 +176,8 @@ def _stack(signature: Callable[[int], np.ndarray], networks: range, like: np.nda
 
 def _products(A: np.ndarray, B: np.ndarray | None = None) -> np.ndarray:
     """A B^T in float64, B = A by default, of signatures `[network, term]`, summed over pieces short enough for their precision."""
+    if accelerator is not None:
+        return accelerator.products(A, B)
     total = np.zeros((len(A), len(A if B is None else B)))
     step = MAX_TERMS if A.dtype == np.float32 else A.shape[1]
     for start in range(0, A.shape[1], max(step, 1)):

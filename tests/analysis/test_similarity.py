@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from analysis.measures import products
 from analysis.measures.cka import CKADistance
+from analysis.measures.device import Accelerator
 from analysis.measures.features import centred
 from analysis.measures.neighbours import nearest
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure, expand, properties_markdown
@@ -394,7 +396,6 @@ def test_tiles_change_nothing(measure, dtype, monkeypatch):
     monkeypatch.setattr(products, "SIGNATURE_BYTES", 2 * 3 * 435 * 8)
     monkeypatch.setattr(products, "MAX_TERMS", 50)
     monkeypatch.setattr("analysis.measures.functional.TILE_BYTES", 4 * 7 * 11)
-    monkeypatch.setattr("analysis.measures.neighbours.TILE_BYTES", 4 * 30 * 11)
     monkeypatch.setattr("analysis.measures.functional.JSD_BYTES", 8 * 30 * 5 * 2)
     assert np.allclose(distances(measure, X), expected, atol=1e-9 if dtype == np.float64 else 1e-5)
 
@@ -434,7 +435,7 @@ def test_sizes_that_squares_do_not_hold(scale):
 @pytest.mark.parametrize("tile_bytes", [products.TILE_BYTES, 4 * 360 * 7])
 def test_nearest_are_those_of_a_sort(num_samples, kind, tile_bytes, monkeypatch):
     generator = np.random.default_rng(num_samples)
-    monkeypatch.setattr("analysis.measures.neighbours.TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
     X = generator.standard_normal((num_samples, 6)).astype(np.float32)
     if kind == "ties":
         X = np.round(X) * 0.25  # exact in float32, and so are distances
@@ -456,6 +457,43 @@ def test_factors_of_one_shape_lie_together_and_are_those_of_prepare():
     kept = [factor for factor in prepared if factor is not None]
     assert all(np.array_equal(factor, measure.prepare(X)) for factor, X in zip(kept, networks, strict=True))
     assert kept[0].base is kept[1].base is kept[3].base
+
+
+@each_representation
+@pytest.mark.parametrize("kind", ["many features", "many samples", "copies"])
+def test_an_accelerator_changes_nothing(measure, kind, monkeypatch):
+    """torch on the CPU in the place of a GPU: the same code, of which every measure of representations makes use."""
+    generator = np.random.default_rng(2)
+    n, width = {"many features": (60, 30), "many samples": (300, 6), "copies": (44, 6)}[kind]
+    X = generator.standard_normal((n, width)) + generator.standard_normal((4, n, width))
+    X = np.repeat(X[:, :4], 11, axis=1) if kind == "copies" else X.astype(np.float32)
+    expected = distances(measure, X)
+    used = Counting("cpu")
+    monkeypatch.setattr(products, "accelerator", used)
+    monkeypatch.setattr(products, "TILE_BYTES", 4 * 4 * n * 17)
+    assert np.abs(distances(measure, X) ** 2 / 2 - expected**2 / 2).max() < 1e-6
+    assert used.num_puts > 0
+
+
+class Counting(Accelerator):
+    num_puts = 0
+
+    def put(self, X):
+        self.num_puts += 1
+        return super().put(X)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"device 'cuda:7' is not there: .*; allowed: cpu"), products.on("cuda:7"):
+            pass
+    with pytest.raises(ValueError, match="device 'cudaa' is not there"), products.on("cudaa"):
+        pass
+    with products.on("meta"):
+        assert products.accelerator is not None
+        with products.on("cpu"):
+            assert products.accelerator is None
+    assert products.accelerator is None
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])
