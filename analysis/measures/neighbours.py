@@ -67,15 +67,17 @@ def nearest(Z: np.ndarray, k: int) -> np.ndarray:
         if products.accelerator is not None:
             columns, values = products.accelerator.leading(some, Z, squares, rows, k + 1)
         else:
-            columns, values = _leading(_nearness(some, Z, squares, rows), k + 1)
+            nearness = _nearness(some, Z, squares, rows)
+            columns, values = _leading(nearness, k + 1)
         beyond, last = np.partition(values, (-k - 1, -k), axis=1)[:, -k - 1 : values.shape[1] - k + 1].T
         reach = np.sqrt(squares[rows]) + np.sqrt(np.maximum(squares[rows] - 2 * beyond, 0))  # no neighbour lies further from zero
         close = 32 * np.finfo(Z.dtype).eps * reach**2
         sure = last - beyond > close
         found[rows[sure]] = columns[sure][values[sure] >= last[sure, None]].reshape(-1, k)
-        least, rows = (beyond - close)[~sure], rows[~sure]
-        for row, near in zip(rows, _nearness(Z[rows], Z, squares, rows) >= least[:, None], strict=True):
-            candidates = np.flatnonzero(near)
+        least, doubtful = (beyond - close)[~sure], rows[~sure]
+        near = nearness[~sure] if products.accelerator is None else _nearness(Z[doubtful], Z, squares, doubtful)
+        for row, enough in zip(doubtful, near >= least[:, None], strict=True):
+            candidates = np.flatnonzero(enough)
             exact = ((Z[candidates].astype(np.float64) - Z[row]) ** 2).sum(axis=1)
             found[row] = np.sort(candidates[np.argsort(exact, kind="stable")[:k]])
     return found
@@ -96,7 +98,7 @@ def _leading(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     num_rows, num_columns = values.shape
     highest = values
-    while highest.shape[1] >= 16 * k:
+    while highest.shape[1] >= 8 * k:
         half = highest.shape[1] // 2
         highest = np.maximum(highest[:, :half], highest[:, half : 2 * half])  # one left out only lowers the bound
     bound = np.partition(highest, -k, axis=1)[:, -k]
