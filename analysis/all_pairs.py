@@ -27,6 +27,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from analysis import activations
 from analysis.akp import divergence_epochs, families
+from analysis.measures.products import on
 from analysis.measures.similarity import MEASURES, Factor
 from analysis.storage import TEMPORARY_FOLDER, Store
 from analysis.tables import list_array
@@ -60,6 +61,7 @@ class Job:
     measure: str
     layer: str
     moment: str
+    device: str  # of the products, see measures.products.on
 
     def read(self, part: Part) -> tuple[np.ndarray, pd.DataFrame]:
         """The representations `[replica, row, feature]` of a part."""
@@ -69,8 +71,9 @@ class Job:
     def factors(self, X: np.ndarray, rows: pd.DataFrame, present: Sequence[bool]) -> list[Factor]:
         """What the measure keeps of each network of X `[network, row, feature]`."""
         measure = MEASURES[self.measure]
-        more = [rows["label"].to_numpy()] if measure.needs_labels else []
-        return [measure.prepare(x, *more) if there else None for x, there in zip(X, present, strict=True)]
+        labels = rows["label"].to_numpy() if measure.needs_labels else None
+        with on(self.device):
+            return measure.prepare_all([x if there else None for x, there in zip(X, present, strict=True)], labels)
 
     def prepare(self, block: tuple[int, Sequence[Part]]) -> tuple[np.ndarray, pd.DataFrame, str]:
         """Read and prepare one block. Returns which of its networks have a representation `[network]`, the rows probed, and the family
@@ -98,7 +101,8 @@ class Job:
         """Distances `[network of the first block, network of the second]`, float32."""
         measure, (first, second) = MEASURES[self.measure], blocks
         factors = self.load(first)
-        found = measure.pairwise(factors) if first == second else measure.between(factors, self.load(second))
+        with on(self.device):
+            found = measure.pairwise(factors) if first == second else measure.between(factors, self.load(second))
         return found.astype(np.float32)
 
     def load(self, number: int) -> list[Any]:
@@ -159,6 +163,7 @@ def all_pairs(
     epoch: int | None = None,
     only: Collection[str] | None = None,
     max_bytes: int = MAX_BYTES,
+    device: str = "cpu",
     map: Map = map,
     scratch: Store | None = None,
     console: Console | None = None,
@@ -166,9 +171,10 @@ def all_pairs(
     """Distances between all networks of the families in `only`, by default those of the most frequent base recipe and probes.
 
     `max_bytes` bounds the arrays that a task holds at once; the interpreter and its libraries take some 200 MB besides, and the result is
-    written to a temporary file (TMPDIR) as it comes. Prepared networks lie in `scratch`, by default the store itself, until the end. With
-    a console, shows one bar over everything with the time left. Raises UnknownName for a measure, layer, moment or epoch that is not
-    there, and ValueError where networks were probed on other samples or one pair does not fit into `max_bytes`.
+    written to a temporary file (TMPDIR) as it comes. Prepared networks lie in `scratch`, by default the store itself, until the end.
+    `device` takes the matrix products, `cpu` by numpy or a device of torch. With a console, shows one bar over everything with the time
+    left. Raises UnknownName for a measure, layer, moment or epoch that is not there, and ValueError where networks were probed on other
+    samples, one pair does not fit into `max_bytes` or there is no such device.
     """
     began = time.monotonic()
     MEASURES.resolve(measure)
@@ -178,7 +184,7 @@ def all_pairs(
     rows = activations.chosen(activations.recorded(store, trials["trial"].tolist()), layer, moment, epoch, store.root)
     rows = rows.merge(trials[["trial", "schedule", "num_replicas"]], on="trial")
     rows["num_samples"] = rows["num_rows"] // rows["num_replicas"]
-    job = Job(store.address, (scratch or store).address, uuid.uuid4().hex, measure, layer, moment)
+    job = Job(store.address, (scratch or store).address, uuid.uuid4().hex, measure, layer, moment, device)
     parts = _parts(store, rows)
     factor_bytes, prepare_s, pair_s = _measured(job, parts)
     factor_bytes = int(factor_bytes * rows["width"].max() / rows["width"].min())
@@ -256,7 +262,8 @@ def _measured(job: Job, parts: Sequence[Part]) -> tuple[int, float, float]:
         factors = job.factors(X, rows, few.present)
         prepared = time.perf_counter()
         if any(factor is not None for factor in factors):
-            MEASURES[job.measure].pairwise(factors)
+            with on(job.device):
+                MEASURES[job.measure].pairwise(factors)
             num_bytes = max(sum(a.nbytes for a in (f if isinstance(f, tuple) else (f,))) for f in factors if f is not None)
             return max(num_bytes, 1), (prepared - began) / len(X), (time.perf_counter() - prepared) / len(X) ** 2
     return 1, 1.0, 1.0

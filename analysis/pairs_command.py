@@ -39,6 +39,7 @@ def parsed(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         metavar="GB",
         help="arrays held at once by a task (default: %(default).3g)",
     )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="of the matrix products: cpu, cuda, cuda:1 (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace, map: Map = map) -> int:
                 options.moment,
                 epoch=options.epoch,
                 max_bytes=int(options.max_gb * 1e9),
+                device=options.device,
                 map=map,
                 console=console,
             )

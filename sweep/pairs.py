@@ -10,6 +10,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from analysis import pairs_command
@@ -17,13 +18,15 @@ from analysis import pairs_command
 TASKS_PER_CPU = 2  # in flight: one that runs and one that waits, so that results do not pile up
 
 
-def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`map` whose calls are Ray tasks of one CPU each; results in the order of the items. Raises what a task raised."""
+def ray_map(function: Callable[[Any], Any], items: Iterable[Any], num_gpus: int = 0) -> Iterator[Any]:
+    """`map` whose calls are Ray tasks of one CPU and so many GPUs; results in the order of the items. Raises what a task raised."""
     import ray
 
-    task = ray.remote(num_cpus=1)(_call)
-    shared = ray.put(function)
-    most = max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call)
+    shared, there = ray.put(function), ray.cluster_resources()
+    if there.get("GPU", 0) < num_gpus:
+        raise ValueError("--device: Ray knows of no GPU here; allowed: cpu")
+    most = max(1, int(TASKS_PER_CPU * there.get("CPU", 1)))
     running: deque[Any] = deque()
 
     def oldest() -> Any:
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sweep.tuner import ray_session  # which `--help` need not wait for
 
     with ray_session(len(os.sched_getaffinity(0))):
-        return pairs_command.run(options, ray_map)
+        return pairs_command.run(options, partial(ray_map, num_gpus=int(options.device.startswith("cuda"))))
 
 
 if __name__ == "__main__":

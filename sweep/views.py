@@ -13,6 +13,7 @@ from analysis import tables
 from analysis.storage import Store
 from sweep import damage, outlook
 from sweep.budget import within
+from sweep.check import check as check_config
 from sweep.config import ConfigError, load
 from sweep.failures import COLUMNS, groups, standing
 from sweep.jobs import told

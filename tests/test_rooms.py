@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {"analysis": {"analysis"}, "trainables": {"trainables", "analysis"}, "sweep": {"sweep", "trainables", "analysis"}}
 
-ON_THE_DEVICE = {"diffeo.py", "stability.py"}  # measures that change images or compare outputs where the networks are
+# Measures that change images or compare outputs where the networks are, and the products that a GPU takes if asked to.
+ON_THE_DEVICE = {"diffeo.py", "stability.py", "device.py"}
 
 
 def imports(path: Path) -> set[str]:

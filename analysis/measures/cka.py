@@ -98,7 +98,7 @@ def cosines(products: np.ndarray) -> np.ndarray:
 
 def _off_diagonal(factors: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """<K_i, K_j> over off-diagonal elements `[network, network]`, and diagonals `[network, sample]`, float64."""
-    diagonals = np.stack([np.einsum("ij,ij->i", X, X, dtype=np.float64) for X in factors])
+    diagonals = np.stack([np.einsum("ij,ij->i", X, X) for X in factors], dtype=np.float64)
     num_networks, (num_samples, width) = len(factors), np.mean([X.shape for X in factors], axis=0)
     # Multiplications of the two routes: over Gram matrices, and over cross-covariances of features.
     gram = num_networks * num_samples**2 / 2 * (width + num_networks)

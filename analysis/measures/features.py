@@ -9,6 +9,8 @@ from analysis.measures.measure import Unfit
 
 # A feature that varies by less than this share of its size varies by no more than a few roundings of float32.
 COLLAPSED = 1e-6
+# Between these, a sum of squares in float32 has neither overflowed nor lost a part that counts; beyond them it is taken in float64.
+TINY, HUGE = 1e-20, 1e30
 
 
 def real(X: np.ndarray) -> np.ndarray:
@@ -20,21 +22,30 @@ def centred(X: np.ndarray) -> np.ndarray:
     """Features `[sample, feature]` with mean 0 and Frobenius norm 1. Raises Unfit where a value is not finite or all features are
     constant."""
     X = real(X)
-    with np.errstate(all="ignore"):  # what is not finite shows in the peak
-        mean = X.mean(axis=0, dtype=np.float64)
-        # Centred before anything is squared: a Gram matrix of features far from zero has lost its digits.
-        Z = X - mean.astype(X.dtype)
-        Z -= (mean - mean.astype(X.dtype)).astype(X.dtype)
-        peak = np.maximum(Z.max(initial=0), -Z.min(initial=0))
-    if not np.isfinite(peak):
-        raise Unfit("a value is not finite")
-    if peak > 0:
-        Z /= peak  # so that squares neither overflow nor vanish
-        squares = np.einsum("ij,ij->j", Z, Z).astype(np.float64)
-    if peak == 0 or np.all(np.sqrt(squares) <= COLLAPSED * np.sqrt(squares + len(X) * (mean / peak) ** 2)):
+    with np.errstate(all="ignore"):  # what overflows or is not finite shows in the sum of squares
+        Z, mean, squares = _moments(X)
+        total = squares.sum(dtype=np.float64)
+        if not TINY < total < HUGE:
+            wide = X.astype(np.float64)
+            peak = np.maximum(wide.max(initial=0), -wide.min(initial=0))
+            if not np.isfinite(peak):
+                raise Unfit("a value is not finite")
+            Z, mean, squares = _moments(wide / (peak or 1.0))
+            total = squares.sum()
+    if np.all(squares <= COLLAPSED**2 * (squares + len(X) * np.float64(mean) ** 2)):
         raise Unfit("every feature is constant over the samples")
-    Z /= np.sqrt(squares.sum()).astype(X.dtype)
-    return Z
+    Z *= (1 / np.sqrt(total)).astype(Z.dtype)
+    return Z.astype(X.dtype, copy=False)
+
+
+def _moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centred features, their means and their sums of squares `[feature]`."""
+    mean = X.mean(axis=0)
+    # Centred before anything is squared: a Gram matrix of features far from zero has lost its digits. Twice, because a mean is rounded
+    # at its own size, and what that leaves is found at the size of the deviations.
+    Z = X - mean
+    Z -= Z.mean(axis=0)
+    return Z, mean, np.einsum("ij,ij->j", Z, Z)
 
 
 def narrow(Z: np.ndarray) -> np.ndarray:

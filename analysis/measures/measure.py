@@ -56,6 +56,24 @@ class Measure(ABC):
         except Unfit:
             return None
 
+    def prepare_all(self, networks: Sequence[np.ndarray | None] | np.ndarray, labels: np.ndarray | None = None) -> list[Factor]:
+        """`prepare` of each network, None for a None.
+
+        Factors of the first one's shape lie side by side in one array: to give many arrays their pages costs as much as to fill them.
+        """
+        factors: list[Factor] = []
+        together: np.ndarray | None = None
+        for position, X in enumerate(networks):
+            factor = None if X is None else self.prepare(X, labels)
+            if isinstance(factor, np.ndarray):
+                if together is None:
+                    together = np.empty((len(networks), *factor.shape), factor.dtype)
+                if (factor.shape, factor.dtype) == (together.shape[1:], together.dtype):
+                    together[position] = factor
+                    factor = together[position]
+            factors.append(factor)
+        return factors
+
     def reason(self, X: np.ndarray, labels: np.ndarray | None = None) -> str:
         """Why `prepare` gives None for X, empty where it does not."""
         try:
@@ -91,11 +109,11 @@ class Measure(ABC):
 
     def distances(self, networks: Sequence[np.ndarray] | np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Distances `[network, network]` between networks, each `[sample, feature]`."""
-        return self.pairwise([self.prepare(X, labels) for X in networks])
+        return self.pairwise(self.prepare_all(networks, labels))
 
     def distances_of(self, X: np.ndarray, present: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Distances `[network, network]` between X `[network, sample, feature]`; those not `present [network]` are left out as NaN."""
-        return self.pairwise([self.prepare(x, labels) if there else None for x, there in zip(X, present, strict=True)])
+        return self.pairwise(self.prepare_all([x if there else None for x, there in zip(X, present, strict=True)], labels))
 
     def _labels(self, X: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         if not self.needs_labels:

@@ -71,7 +71,7 @@ class CosineRSADistance(_RSA):
 
     def _products(self, factors: list[np.ndarray]) -> np.ndarray:
         def dissimilarity(network: int, block: np.ndarray) -> None:
-            np.subtract(1, block, out=block)
+            block -= 1  # its negative, for which cosines are the same
 
         return gram_products(factors, dissimilarity)
 

@@ -15,6 +15,7 @@ from analysis.__main__ import main
 from analysis.activations import UnknownName, chosen, read
 from analysis.akp import families
 from analysis.all_pairs import all_pairs
+from analysis.measures import products
 from analysis.measures.similarity import MEASURES
 
 
@@ -48,6 +49,18 @@ def test_networks_of_different_width_share_a_matrix(sweep, write, monkeypatch):
     store = sweep(num_families=2, widths=(4,))
     write(store, num_families=2, widths=(7,), first=2)
     assert_same(all_pairs(store, "cka", "block1").distances, at_once(store, "cka", "block1"))
+
+
+@pytest.mark.parametrize("measure", ["cka", "mutual_knn"])
+def test_products_on_a_device_of_torch_give_the_same_matrix(sweep, measure):
+    store = sweep(num_families=3, num_replicas=4, num_samples=30, diverged={1: 2})
+    assert_same(all_pairs(store, measure, "block1", device="cpu:0").distances, at_once(store, measure, "block1"))
+    assert products.accelerator is None
+
+
+def test_a_device_that_is_not_there_is_told_in_a_line(sweep, capsys):
+    assert main(["pairs", sweep(num_families=2).root, "--device", "cudaa"]) == 2
+    assert "device 'cudaa' is not there" in capsys.readouterr().err
 
 
 def test_a_family_in_several_row_groups_is_read_in_parts(sweep, rows, monkeypatch):

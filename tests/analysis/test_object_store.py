@@ -67,22 +67,19 @@ def uploaded(bucket, sweep, request):
     return local, folder
 
 
-@pytest.fixture(params=["environment", "uri"])
+@pytest.fixture(params=["environment", "uri"])  # which says where the store is; who asks is in the environment only
 def address(request, uploaded, endpoint, monkeypatch) -> tuple[Store, str]:
-    """The local store, and the URI of its copy: with credentials and endpoint from the environment, or in the URI itself."""
+    """The local store, and the URI of its copy: with the endpoint from the environment, or in the URI itself."""
     local, folder = uploaded
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     if request.param == "uri":
-        return local, f"s3://{KEY}:{SECRET}@{folder}?region=us-east-1&scheme=http&endpoint_override={endpoint}"
-    for name, value in (
-        ("ENDPOINT_URL", f"http://{endpoint}"),
-        ("ACCESS_KEY_ID", KEY),
-        ("SECRET_ACCESS_KEY", SECRET),
-        ("REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
+        return local, f"s3://{folder}?region=us-east-1&scheme=http&endpoint_override={endpoint}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{endpoint}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
     return local, f"s3://{folder}"
 
 

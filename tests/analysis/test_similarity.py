@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from analysis.measures import products
 from analysis.measures.cka import CKADistance
+from analysis.measures.device import Accelerator
+from analysis.measures.features import centred
+from analysis.measures.neighbours import nearest
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure, expand, properties_markdown
 
 ALL = list(MEASURES.values())
@@ -394,6 +398,102 @@ def test_tiles_change_nothing(measure, dtype, monkeypatch):
     monkeypatch.setattr("analysis.measures.functional.TILE_BYTES", 4 * 7 * 11)
     monkeypatch.setattr("analysis.measures.functional.JSD_BYTES", 8 * 30 * 5 * 2)
     assert np.allclose(distances(measure, X), expected, atol=1e-9 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 8, 9, 30])
+@pytest.mark.parametrize("tile_bytes", [1, 8 * 2 * 16, 2**20])
+def test_gram_products_use_every_element_once(num_samples, tile_bytes, monkeypatch):
+    """`finish` sees all of a triangle, whole tiles beside it, and nothing of the diagonal counts."""
+    generator = np.random.default_rng(num_samples)
+    factors = [generator.standard_normal((num_samples, w)) for w in (4, 7)]
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
+
+    def shift(network: int, terms: np.ndarray) -> None:
+        terms += network + 1
+
+    K = np.stack([(X @ X.T + network + 1) * (1 - np.eye(num_samples)) for network, X in enumerate(factors)])
+    assert np.allclose(products.gram_products(factors, shift), np.einsum("iab,jab->ij", K, K), atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 4), (3, 6, 6), (2, 9, 4), (2, 4, 9)])
+def test_singular_values_of_float32_are_those_of_float64(shape):
+    M = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    M[0, :, -1] = M[0, :, 0]
+    expected = np.linalg.svd(M.astype(np.float64), compute_uv=False)
+    assert np.abs(np.sort(products.singular_values(M)) - np.sort(expected)).max() < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e25, 1e36])
+def test_sizes_that_squares_do_not_hold(scale):
+    """In float32 the squares of these are 0 or infinite."""
+    X = (10 + pair(40, 5)[0]).astype(np.float32)
+    assert np.allclose(centred(np.float32(scale) * X), centred(X.astype(np.float64)), atol=3e-6 if scale == 1e-38 else 1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [12, 40, 176, 360])
+@pytest.mark.parametrize("kind", ["plain", "ties", "all but a few alike", "sorted"])
+@pytest.mark.parametrize("tile_bytes", [products.TILE_BYTES, 4 * 360 * 7])
+def test_nearest_are_those_of_a_sort(num_samples, kind, tile_bytes, monkeypatch):
+    generator = np.random.default_rng(num_samples)
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
+    X = generator.standard_normal((num_samples, 6)).astype(np.float32)
+    if kind == "ties":
+        X = np.round(X) * 0.25  # exact in float32, and so are distances
+    elif kind == "all but a few alike":
+        X[5:] = X[5]
+    elif kind == "sorted":
+        X = X[np.argsort(X[:, 0])]
+    away = ((X[:, None].astype(np.float64) - X) ** 2).sum(axis=2)
+    np.fill_diagonal(away, np.inf)
+    expected = np.sort(np.argsort(away, axis=1, kind="stable")[:, :10], axis=1)
+    assert np.array_equal(nearest(X, 10), expected)
+
+
+def test_factors_of_one_shape_lie_together_and_are_those_of_prepare():
+    measure, generator = CKADistance(), np.random.default_rng(3)
+    networks = [generator.standard_normal((20, w)) for w in (5, 5, 9, 5)]
+    prepared = measure.prepare_all([networks[0], None, *networks[1:]])
+    assert prepared[1] is None
+    kept = [factor for factor in prepared if factor is not None]
+    assert all(np.array_equal(factor, measure.prepare(X)) for factor, X in zip(kept, networks, strict=True))
+    assert kept[0].base is kept[1].base is kept[3].base
+
+
+@each_representation
+@pytest.mark.parametrize("kind", ["many features", "many samples", "copies"])
+def test_an_accelerator_changes_nothing(measure, kind, monkeypatch):
+    """torch on the CPU in the place of a GPU: the same code, of which every measure of representations makes use."""
+    generator = np.random.default_rng(2)
+    n, width = {"many features": (60, 30), "many samples": (300, 6), "copies": (44, 6)}[kind]
+    X = generator.standard_normal((n, width)) + generator.standard_normal((4, n, width))
+    X = np.repeat(X[:, :4], 11, axis=1) if kind == "copies" else X.astype(np.float32)
+    expected = distances(measure, X)
+    used = Counting("cpu")
+    monkeypatch.setattr(products, "accelerator", used)
+    monkeypatch.setattr(products, "TILE_BYTES", 4 * 4 * n * 17)
+    assert np.abs(distances(measure, X) ** 2 / 2 - expected**2 / 2).max() < 1e-6
+    assert used.num_puts > 0
+
+
+class Counting(Accelerator):
+    num_puts = 0
+
+    def put(self, X):
+        self.num_puts += 1
+        return super().put(X)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"device 'cuda:7' is not there: .*; allowed: cpu"), products.on("cuda:7"):
+            pass
+    with pytest.raises(ValueError, match="device 'cudaa' is not there"), products.on("cudaa"):
+        pass
+    with products.on("meta"):
+        assert products.accelerator is not None
+        with products.on("cpu"):
+            assert products.accelerator is None
+    assert products.accelerator is None
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])

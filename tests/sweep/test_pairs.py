@@ -32,6 +32,8 @@ def test_tiles_as_ray_tasks_write_the_same_table(trained, capsys):
         assert list(pairs.ray_map(abs, range(-9, 0))) == list(range(9, 0, -1))
         with pytest.raises(ValueError, match="invalid literal"):
             list(pairs.ray_map(int, ["1", "x"]))
+        with pytest.raises(ValueError, match="no GPU here"):  # which would be waited for without end
+            list(pairs.ray_map(abs, [1], num_gpus=1000))
     assert len(here) >= 3
     for layer, distances in here.items():
         np.testing.assert_array_equal(analysis.load(trained.root).pairs("cka", layer)[0], distances)
