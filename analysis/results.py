@@ -16,6 +16,7 @@ from analysis import activations, tables
 from analysis.activations import known
 from analysis.akp import divergence_epochs
 from analysis.storage import Store
+from analysis.wording import counted
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class Results:
             found = found[found["trial"].isin(list(trials))]
         rows = activations.chosen(found, layer, moment, epoch, self.store.root)
         if rows["width"].nunique() > 1:
-            sizes = "; ".join(f"{width}: {len(part)} families, {part['trial'].iloc[0]} first" for width, part in rows.groupby("width"))
+            sizes = "; ".join(
+                f"{width}: {counted(len(part), 'family')}, {part['trial'].iloc[0]} first" for width, part in rows.groupby("width")
+            )
             raise ValueError(f"{self.store.root}: layer {layer!r} differs in its number of features ({sizes}); name families as trials")
         index = rows[["trial", "epoch"]].merge(self.trials, on="trial", how="left")
         num_replicas = int(index["num_replicas"].max())
