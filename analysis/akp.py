@@ -121,7 +121,7 @@ def associations(
       rho_high: its 95 % interval from a bootstrap of controls, lines of families (or families), replicas;
     - p from the restricted permutation of a studentized rho, p_adjusted the same over the layers of one (measure, moment, predictor) by
       max-T, p_least the smallest p_adjusted that any order could have; num_permutations those made, which are all there are where these
-      are no more than asked for: p is exact then; detectable_rho: what would have been found with 80 % power at alpha over the layers;
+      are no more than asked for; detectable_rho: what would have been found with 80 % power at alpha over the layers;
     - rho_weighted, p_weighted: families weighted by the precision of their spread (jackknife); tau, p_tau: Kendall's tau-b over pairs of
       one block; rho_blocks, p_blocks: the last functions' own effects left in, which p takes as those of other functions than these;
       rho_all, tau_all: Spearman's and Kendall's over all families, without p, since these are not independent;

@@ -12,6 +12,7 @@ from analysis.asymptotics import asymptotics, sentences
 from analysis.question import Asked, Found
 from analysis.recovery import recovery
 from analysis.restoring import associations, restoring
+from analysis.wording import counted
 
 
 def after_swap(asked: Asked) -> Found:
@@ -89,7 +90,7 @@ def _return_line(found: pd.DataFrame) -> list[str]:
         counts = known.groupby(["layer", "statement"], sort=False).size().unstack(fill_value=0)
         counts = counts.reindex(columns=["approaching", "departing", "undecided"], fill_value=0)
         layers = ", ".join(f"{layer} {a}/{d}/{u}" for layer, a, d, u in counts.itertuples())
-        said.append(f"{name} ({known['trial'].nunique()} families): {layers}")
+        said.append(f"{name} ({counted(known['trial'].nunique(), 'family')}): {layers}")
     lead = "Distance to the control since the last swap, families approaching/departing/undecided (95 % t intervals over seeds)"
     return [f"{lead}: {'; '.join(said)}."] if said else []
 

@@ -116,7 +116,7 @@ def exchanged(classes: Sequence[np.ndarray], num_items: int, num_permutations: i
     """Orders `[permutation, item]` in which the rows of each grid `[line, place]` of items change places.
 
     Where no more than `num_permutations` differ from the order observed, these are all of them, each once, so that
-    p = (1 + #{as extreme}) / (1 + len(orders)) is exact; else `num_permutations` at random.
+    p = (1 + #{as extreme}) / (1 + len(orders)) has no error of drawing; else `num_permutations` at random.
     """
     if num_exchanges(classes) <= num_permutations + 1:
         every = list(product(*(all_orders(range(len(grid))) for grid in classes)))[1:]  # the first is the order observed

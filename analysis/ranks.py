@@ -34,7 +34,7 @@ class Association:
     """Rank correlation of x with y, per layer."""
 
     rho: np.ndarray  # [layer]
-    p: np.ndarray  # [layer] two-sided, (1 + #{|t*| >= |t|}) / (1 + B); exact where the B orders are all there are
+    p: np.ndarray  # [layer] two-sided, (1 + #{|t*| >= |t|}) / (1 + B), with no error of drawing where the B orders are all there are
     p_adjusted: np.ndarray  # [layer] the same against the largest |t*| over layers (Westfall and Young's max-T)
     p_least: np.ndarray  # [layer] the smallest p_adjusted of any of the orders: below it nothing can be found, whatever y
     detectable: np.ndarray  # [layer] smallest |rho| found in 80 % of sweeps of this size, at alpha over all layers; infinite if none is

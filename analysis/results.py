@@ -20,6 +20,7 @@ from analysis.measures.similarity import DEFAULT_MEASURES, expand
 from analysis.predictions import Predictions, has_predictions, read_predictions, read_samples
 from analysis.reading import parquet
 from analysis.storage import Store
+from analysis.wording import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,7 +134,9 @@ class Results:
             found = found[found["trial"].isin(list(trials))]
         rows = activations.chosen(found, layer, moment, epoch, self.store.root)
         if rows["width"].nunique() > 1:
-            sizes = "; ".join(f"{width}: {len(part)} families, {part['trial'].iloc[0]} first" for width, part in rows.groupby("width"))
+            sizes = "; ".join(
+                f"{width}: {counted(len(part), 'family')}, {part['trial'].iloc[0]} first" for width, part in rows.groupby("width")
+            )
             raise ValueError(f"{self.store.root}: layer {layer!r} differs in its number of features ({sizes}); name families as trials")
         index = rows[["trial", "epoch"]].merge(self.trials, on="trial", how="left")
         num_replicas = int(index["num_replicas"].max())

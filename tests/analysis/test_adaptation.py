@@ -243,7 +243,7 @@ def test_the_analysis_asks_where_it_can(make, capsys):
     assert {f"analysis/{name}.parquet" for name in names} | {"figures/after_swap.png"} <= set(found.files)
     before = {file: store.read(file) for file in found.files}
     out = capsys.readouterr().out
-    for part in ("costs accuracy at 0 steps in 2 of 2", "pulses (1 families): block1 1/0/0", "swaps that last (1 families): block1 0/1/0"):
+    for part in ("costs accuracy at 0 steps in 2 of 2", "pulses (1 family): block1 1/0/0", "swaps that last (1 family): block1 0/1/0"):
         assert part in out
     assert "Restoring rate, coordinates: undecided: 0 families with a rate" in out
     for name in names:

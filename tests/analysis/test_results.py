@@ -84,7 +84,7 @@ def test_unknown_tables_and_folders(sweep, tmp_path):
 def test_families_that_do_not_fit_into_one_array_are_refused(sweep, write):
     store = sweep(num_families=2, widths=(4,))
     write(store, num_families=1, widths=(5,), first=2)
-    with pytest.raises(ValueError, match=r"number of features .4: 2 families, t000000000000 first; 5: 1 families"):
+    with pytest.raises(ValueError, match=r"number of features .4: 2 families, t000000000000 first; 5: 1 family"):
         analysis.load(store.root).activations("block1")
     write(store, num_families=1, num_samples=9, widths=(4,), first=3)
     with pytest.raises(ValueError, match=r"t000000000000 \(30 rows\) and t000000000003 \(9 rows\) were probed on other samples"):
