@@ -72,7 +72,8 @@ class GroupedReplicas(Replicas):
             return super().features(layers, reduce, images)
         self.train_mode(False)
         with torch.no_grad(), products("float32"):
-            return torch.cat([self._features(module, stop - start, layers, reduce, images) for start, stop, module in self._blocks])
+            found = [self._features(module, stop - start, layers, reduce, images) for start, stop, module in self._blocks]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _features(
         self, module: nn.Module, num_replicas: int, layers: Sequence[str], reduce: Callable[[Tensor], Tensor], images: Tensor

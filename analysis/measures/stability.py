@@ -46,9 +46,9 @@ def squared_changes(clean: Tensor, changed: Tensor) -> Tensor:
 
 
 def normalisers(clean: Tensor) -> Tensor:
-    """<|f(x) - f(z)|^2> `[..., estimator]` of outputs `[..., image, output]` by each estimator's rule for pairs, in float64."""
-    centred = clean.double()
-    centred = centred - centred.mean(-2, keepdim=True)
+    """<|f(x) - f(z)|^2> `[..., estimator]` of outputs `[..., image, output]` by each estimator's rule for pairs."""
+    # Centred in float64, so that outputs that are all the same have a distance of 0, and what products cancel is small.
+    centred = (clean - clean.mean(-2, keepdim=True, dtype=torch.float64)).to(clean.dtype)
     products = centred @ centred.mT
     norms = products.diagonal(dim1=-2, dim2=-1)
     distances = (norms[..., :, None] + norms[..., None, :] - 2 * products).clamp_(min=0)

@@ -132,7 +132,13 @@ def test_a_torn_object_is_named(address, bucket, capsys):
     assert "trials/t000000000001.parquet: cannot be read" in capsys.readouterr().err
 
 
-def test_the_root_that_is_shown_has_no_key(tmp_path):
-    assert Store(f"s3://{KEY}:{SECRET}@bucket/x?region=us-east-1").root == "s3://bucket/x"
+def test_a_key_in_a_uri_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="credentials are refused") as refused:
+        Store(f"s3://{KEY}:{SECRET}@bucket/x?region=us-east-1")
+    assert SECRET not in str(refused.value)
+
+
+def test_the_root_that_is_shown_has_no_options(tmp_path):
+    assert Store("s3://bucket/x?region=us-east-1").root == "s3://bucket/x"
     assert Store(tmp_path.as_uri()).root == tmp_path.as_uri()
     assert Path(Store(tmp_path).address) == tmp_path

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trainables.recipe import BASELINES, BaseRecipe, Model, NpzData, Probes, Training
+from trainables.recipe import BASELINES, BaseRecipe, Diffeo, Model, NpzData, Probes, Training
 from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same, digest
 
 PULSE = Schedule.of([[0, "relu", "cross_entropy"], [3, "tanh", "focal"], [5, "relu", "cross_entropy"]])
@@ -59,6 +59,7 @@ CHANGES = {
     "reset_optimizer_at_swap": True,
     "flip": True,
     "shift_px": 1,
+    "diffeo": Diffeo(),
 }
 
 
