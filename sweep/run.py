@@ -185,7 +185,7 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
     if not plan.remaining:
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
-        from analysis.__main__ import analyse
+        from analysis.analyse import analyse
 
         if config.analysis.image_statistics:
             _write_image_statistics(plan, store, console)

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from analysis import tables
-from analysis.__main__ import analyse, main
+from analysis.__main__ import main
 from analysis.adaptation import accuracies, adaptation, last_swap_epoch, returns
+from analysis.analyse import analyse
 from analysis.measures.ordination import Ordination
 from analysis.measures.similarity import MEASURES
 from analysis.recovery import recovery

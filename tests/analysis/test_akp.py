@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.__main__ import analyse
 from analysis.akp import PRIMARY_MEASURE, associations, at_first_swap, families, spreads, verdict
+from analysis.analyse import analyse
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES
 from analysis.networks import compare_networks

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from analysis import asymptotics as module
 from analysis import tables
-from analysis.__main__ import analyse
+from analysis.analyse import analyse
 from analysis.asymptotics import Axis, asymptotics, find_axes, sentences, state
 from analysis.measures.power_law import EXPONENTS, fit
 from analysis.storage import Store

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.__main__ import analyse
+from analysis.analyse import analyse
 from analysis.console import print_table
 
 COLUMNS = ["measure", "layer", "gap_accuracy [95 %]", "p", "test_error [95 %]", "p"]

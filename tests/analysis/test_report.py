@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.__main__ import analyse, main
+from analysis.__main__ import main
+from analysis.analyse import analyse
 from analysis.question import Found
 from analysis.report import _section, number
 

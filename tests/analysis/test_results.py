@@ -13,8 +13,9 @@ import pytest
 
 import analysis
 from analysis import tables
-from analysis.__main__ import analyse, main
+from analysis.__main__ import main
 from analysis.activations import UnknownName
+from analysis.analyse import analyse
 
 
 def test_an_array_holds_what_each_family_wrote(sweep):

@@ -11,7 +11,8 @@ import yaml
 
 import analysis
 from analysis import tables
-from analysis.__main__ import analyse, main
+from analysis.__main__ import main
+from analysis.analyse import analyse
 from analysis.storage import Store
 from analysis.union import Union, opened
 
