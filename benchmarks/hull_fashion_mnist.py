@@ -24,8 +24,9 @@ from analysis import tables
 from analysis.storage import Store
 from trainables.data import load
 from trainables.family import Family, prepare_process, run
+from trainables.options import Hull, Probes
 from trainables.probes.hull_pixels import pixel_hull
-from trainables.recipe import BaseRecipe, Hull, Model, Probes, TorchvisionData, Training
+from trainables.recipe import BaseRecipe, Model, TorchvisionData, Training
 from trainables.schedule import Schedule
 
 WIDTHS, LAYERS = [8, 16, 64], ["pool", "head"]

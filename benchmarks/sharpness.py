@@ -26,9 +26,9 @@ from analysis.storage import Store
 from sweep.config import Sweep, load
 from trainables import data as data_sets
 from trainables.family import Family, prepare_process, run
+from trainables.options import BASELINES
 from trainables.probes import baselines
 from trainables.probes.activations import ActivationsProbe
-from trainables.recipe import BASELINES
 from trainables.schedule import Schedule
 from trainables.streams import stream
 from trainables.training import FamilyTraining

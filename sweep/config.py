@@ -13,20 +13,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from sweep.search import Axis, Search
-from trainables.recipe import (
-    BaseRecipe,
-    CellsData,
-    Data,
-    FolderData,
-    FunctionData,
-    Model,
-    NpzData,
-    Probes,
-    Section,
-    TorchvisionData,
-    Training,
-    Unique,
-)
+from trainables.options import Probes
+from trainables.recipe import BaseRecipe, CellsData, Data, FolderData, FunctionData, Model, NpzData, TorchvisionData, Training
+from trainables.section import Section, Unique
 
 DEFAULT_RECIPE = "cells"
 # Those of analysis.measures.similarity, written out so that reading a sweep file does not import the analysis; a test compares them.

@@ -24,10 +24,10 @@ from sweep.units import duration
 from trainables.data import Dataset, load
 from trainables.family import prepare_process
 from trainables.models import build
+from trainables.options import Probes
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe
 from trainables.probes.stability import stability_bytes
-from trainables.recipe import Probes
 from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 

@@ -20,8 +20,9 @@ from analysis.storage import Store
 from trainables.data import Dataset, Split, load
 from trainables.executors import Wanted
 from trainables.family import Family, free_gpu, prepare_process, run
+from trainables.options import Probes
 from trainables.probes.hull_pixels import pixel_hull
-from trainables.recipe import BaseRecipe, Probes
+from trainables.recipe import BaseRecipe
 from trainables.schedule import Schedule
 
 BUDGET_S = 3.0  # for the runs that count; the estimate behind it is high, so they take about half of it

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from trainables.recipe import MAX_SEED, CellsData, Model, Section, Training, Unique
+from trainables.recipe import CellsData, Model, Training
+from trainables.section import MAX_SEED, Section, Unique
 
 _SECTIONS: dict[str, type[Section]] = {"data": CellsData, "model": Model, "training": Training}
 # The same in every family of a sweep: what its schedules, its tables and its replicas are laid out by, and what they are tested on.

@@ -9,7 +9,8 @@ import torch
 from analysis import tables
 from analysis.storage import Store
 from trainables.data import Dataset, load
-from trainables.recipe import BaseRecipe, CellsData, Model, Probes, Training
+from trainables.options import Probes
+from trainables.recipe import BaseRecipe, CellsData, Model, Training
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from analysis.storage import Store
 from sweep import damage
 from sweep.plan import DAMAGE, readable_trials
 from trainables.family import Family, run, setting
-from trainables.recipe import Probes
+from trainables.options import Probes
 from trainables.schedule import Base, Schedule
 from trainables.states import States
 

@@ -19,7 +19,8 @@ from sweep.check import check
 from sweep.config import ConfigError, load
 from trainables import data as data_sets
 from trainables.family import Family, run
-from trainables.recipe import BaseRecipe, FunctionData, Model, Probes
+from trainables.options import Probes
+from trainables.recipe import BaseRecipe, FunctionData, Model
 from trainables.schedule import Base, Phase, Schedule
 
 ROOT = Path(__file__).parents[1]

@@ -18,6 +18,7 @@ from analysis.storage import Store
 from trainables.data import Dataset, load
 from trainables.executors import Wanted
 from trainables.models import build
+from trainables.options import Probes
 from trainables.probes import Look, Probe
 from trainables.probes.activations import ActivationsProbe
 from trainables.probes.baselines import BaselinesProbe
@@ -27,7 +28,7 @@ from trainables.probes.own import OwnProbe
 from trainables.probes.predictions import PredictionsProbe
 from trainables.probes.stability import StabilityProbe
 from trainables.probes.stitching import StitchingProbe
-from trainables.recipe import BaseRecipe, Probes
+from trainables.recipe import BaseRecipe
 from trainables.replicas import Executor
 from trainables.rows import replica_columns, trial_row, write_trial
 from trainables.schedule import Base, Schedule

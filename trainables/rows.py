@@ -13,9 +13,9 @@ import numpy as np
 from analysis import tables
 from analysis.storage import Store
 from trainables.data import Dataset
+from trainables.options import Probes
 from trainables.probes.activations import probe_set
 from trainables.provenance import provenance
-from trainables.recipe import Probes
 from trainables.schedule import Base, Schedule
 from trainables.training import METRICS, SPLITS, Evaluation, FamilyTraining
 

@@ -18,8 +18,9 @@ from analysis.registry import Registry, UnknownName
 from trainables.activations import ACTIVATIONS
 from trainables.losses import LOSSES
 from trainables.models import MODELS
+from trainables.options import Probes
 from trainables.rates import RATES
-from trainables.recipe import BaseRecipe, Model, Probes
+from trainables.recipe import BaseRecipe, Model
 
 HISTORY_VERSION = 1
 

@@ -16,7 +16,8 @@ from trainables import family as families
 from trainables.data import load, provide
 from trainables.data.samples import Samples
 from trainables.executors import Wanted
-from trainables.recipe import BaseRecipe, Probes
+from trainables.options import Probes
+from trainables.recipe import BaseRecipe
 from trainables.rows import trial_row, write_failure
 from trainables.schedule import Base, Schedule
 

@@ -11,7 +11,8 @@ from analysis.storage import Store
 from trainables.data import load
 from trainables.family import Family, run
 from trainables.image_rows import write_image_statistics
-from trainables.recipe import BaseRecipe, CellsData, Model, Probes, Training
+from trainables.options import Probes
+from trainables.recipe import BaseRecipe, CellsData, Model, Training
 from trainables.rows import write_samples
 from trainables.schedule import Schedule
 

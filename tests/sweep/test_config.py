@@ -17,7 +17,7 @@ from sweep.space import recipe_of
 from trainables import data as data_sets
 from trainables.benchmark import WORKLOADS
 from trainables.executors import EXECUTORS
-from trainables.recipe import Section
+from trainables.section import Section
 
 SMALL = """
 name: small

@@ -10,7 +10,7 @@ from analysis import tables
 from analysis.storage import Store
 from sweep.__main__ import main
 from trainables.family import Family, run
-from trainables.recipe import Probes
+from trainables.options import Probes
 from trainables.schedule import Schedule
 
 

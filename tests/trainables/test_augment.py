@@ -12,7 +12,8 @@ from sweep.config import ConfigError, load
 from trainables.batches import EpochBatches
 from trainables.data.augment import draw_fields, flip_and_shift, largest_cut, warp
 from trainables.family import Family, run
-from trainables.recipe import Diffeo, Probes
+from trainables.options import Probes
+from trainables.recipe import Diffeo
 from trainables.schedule import Base, Schedule
 
 

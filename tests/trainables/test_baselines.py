@@ -15,10 +15,11 @@ from trainables.activations import HotSwap
 from trainables.family import Family, run
 from trainables.linear import find_layers, matrix_norms, parameter_distance, path_norm
 from trainables.models import build, record
+from trainables.options import BASELINES, Probes, Stitching
 from trainables.probes import Look
 from trainables.probes.activations import ActivationsProbe, probe_set
 from trainables.probes.baselines import BaselinesProbe, training_subset
-from trainables.recipe import BASELINES, BaseRecipe, Model, Probes, Stitching
+from trainables.recipe import BaseRecipe, Model
 from trainables.replicas import Replicas
 from trainables.schedule import Base, Phase, Schedule
 from trainables.training import FamilyTraining

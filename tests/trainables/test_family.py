@@ -10,8 +10,9 @@ from analysis import tables
 from analysis.storage import Store
 from trainables import family as families
 from trainables.family import Family, run
+from trainables.options import Probes
 from trainables.probes.activations import probe_set
-from trainables.recipe import Model, Probes
+from trainables.recipe import Model
 from trainables.rows import trial_row, write_failure, write_samples, write_skipped
 from trainables.schedule import Base, NameMismatch, Schedule
 from trainables.states import States

@@ -14,10 +14,11 @@ from analysis.measures.hull import OUTSIDE, project
 from analysis.storage import Store
 from trainables.family import Family, run
 from trainables.models import build
+from trainables.options import Hull, Probes
 from trainables.probes import Look
 from trainables.probes.hull import HullProbe, rest_of, training_points
 from trainables.probes.hull_pixels import pixel_hull
-from trainables.recipe import Hull, Model, Probes
+from trainables.recipe import Model
 from trainables.schedule import Base, Phase, Schedule
 from trainables.training import FamilyTraining
 

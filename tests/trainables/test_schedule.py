@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from trainables.recipe import BASELINES, BaseRecipe, Diffeo, Model, NpzData, Probes, Training
+from trainables.options import BASELINES, Probes
+from trainables.recipe import BaseRecipe, Diffeo, Model, NpzData, Training
 from trainables.schedule import Base, NameMismatch, Phase, Schedule, check_same, digest
 
 PULSE = Schedule.of([[0, "relu", "cross_entropy"], [3, "tanh", "focal"], [5, "relu", "cross_entropy"]])

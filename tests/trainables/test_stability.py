@@ -12,10 +12,10 @@ from sweep.config import ConfigError, load
 from trainables.data import load as load_data
 from trainables.family import Family, run
 from trainables.models import record
+from trainables.options import Probes, Stability, Warp
 from trainables.probes import Look
 from trainables.probes import stability as probing
 from trainables.probes.stability import OUTPUT, StabilityProbe, make_warps, write_warps
-from trainables.recipe import Probes, Stability, Warp
 from trainables.schedule import Base, Schedule
 from trainables.training import FamilyTraining
 

@@ -11,8 +11,9 @@ from analysis import tables
 from analysis.registry import UnknownName
 from trainables.family import Family, run
 from trainables.models import build
+from trainables.options import Probes, Stitching
 from trainables.probes.stitching import check_stitching, choose_pairs, parts_of, stitch
-from trainables.recipe import Model, Probes, Stitching
+from trainables.recipe import Model
 from trainables.schedule import Phase, Schedule
 from trainables.training import METRICS, SPLITS, FamilyTraining
 

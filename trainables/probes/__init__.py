@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from trainables.recipe import Probes
+from trainables.options import Probes
 from trainables.schedule import Phase
 from trainables.training import Evaluation, FamilyTraining
 

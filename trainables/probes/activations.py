@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from analysis import tables
 from trainables.data import Dataset
 from trainables.models import check_layers, default_layers, record
+from trainables.options import Probes
 from trainables.probes import Look, parse_key
-from trainables.recipe import Probes
 from trainables.replicas import Replicas
 from trainables.streams import stream
 

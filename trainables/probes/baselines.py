@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from analysis.measures import baselines as measures
 from trainables.data import Dataset
 from trainables.linear import Layers, find_layers, matrix_norms, parameter_distance, path_norm
+from trainables.options import Baseline, Probes
 from trainables.probes import Look, parse_key
 from trainables.probes.activations import ActivationsProbe, rows
-from trainables.recipe import Baseline, Probes
 from trainables.replicas import Replicas
 from trainables.schedule import Schedule
 from trainables.streams import stream

@@ -20,12 +20,12 @@ from analysis.registry import UnknownName
 from analysis.storage import Store
 from trainables.activations import ACTIVATIONS, swap_activation
 from trainables.data import Dataset
+from trainables.options import Probes
 from trainables.parts import LowerParts, image_shape_of, parts_behind, parts_of
 from trainables.precision import products
 from trainables.probes import Look, merge
 from trainables.probes.activations import probe_set, rows
 from trainables.probes.hull_pixels import null_seed, pixel_hull, place_columns
-from trainables.recipe import Probes
 from trainables.schedule import Schedule
 from trainables.streams import stream
 from trainables.training import FamilyTraining

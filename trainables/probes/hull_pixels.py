@@ -13,8 +13,8 @@ from analysis.hull_tables import NULL, SAMPLE
 from analysis.measures.extrapolation import Located, gaussian_null, locate
 from analysis.storage import Store
 from trainables.data import Dataset
+from trainables.options import Hull, Probes
 from trainables.probes.activations import probe_set
-from trainables.recipe import Hull, Probes
 from trainables.schedule import digest
 
 TABLE = "hull_pixels"

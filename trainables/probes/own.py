@@ -10,8 +10,9 @@ from torch import Tensor
 
 from analysis.registry import UnknownName
 from trainables.data import Dataset
+from trainables.options import PROBES, Probes
 from trainables.probes import Look, merge, parse_key
-from trainables.recipe import PROBES, BaseRecipe, Probes
+from trainables.recipe import BaseRecipe
 from trainables.schedule import Schedule
 from trainables.training import FamilyTraining
 

@@ -22,9 +22,9 @@ from analysis.measures.stability import ESTIMATORS, normalisers, numerators
 from analysis.storage import Store
 from trainables.data import Dataset
 from trainables.models import record
+from trainables.options import Probes, Stability, Warp
 from trainables.probes import Look, merge, parse_key
 from trainables.probes.activations import probe_set, rows
-from trainables.recipe import Probes, Stability, Warp
 from trainables.replicas import Replicas
 from trainables.schedule import Schedule, digest
 from trainables.streams import stream

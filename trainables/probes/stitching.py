@@ -22,10 +22,10 @@ from torch.func import functional_call
 from analysis.registry import UnknownName
 from trainables.activations import ACTIVATIONS, swap_activation
 from trainables.models import default_layers
+from trainables.options import Stitching
 from trainables.parts import LowerParts, image_shape_of, parts_behind, parts_of
 from trainables.precision import products
 from trainables.probes import Look, merge, parse_key
-from trainables.recipe import Stitching
 from trainables.schedule import Schedule
 from trainables.streams import stream
 from trainables.training import FamilyTraining
