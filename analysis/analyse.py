@@ -64,8 +64,6 @@ def analyse(
     trials = tables.read(store, "trials")
     if trials.empty:
         raise FileNotFoundError(f"{store.root}: no families in trials/, nothing to analyse")
-    if families(store, only).empty:
-        raise FileNotFoundError(f"{store.root}: of {len(trials)} families in trials/ none is done and has activations, nothing to analyse")
     measures = expand(measures)
     _check_recorded(store, layers, moments, only)
     gap_table = gaps(tables.read(store, "replicas"))

@@ -148,6 +148,12 @@ def bounds(name: str, known: np.ndarray) -> dict[str, float]:
     return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
 
 
+def _mean(values: np.ndarray) -> float:
+    """The mean of those that are finite; NaN where none is."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
 def _jackknifed(name: str, values: np.ndarray) -> dict[str, float]:
     """Mean over pairs of a symmetric matrix `[replica, replica]` with its t interval by jackknife over replicas."""
     values = np.where(np.eye(len(values), dtype=bool), np.nan, values)
@@ -156,9 +162,9 @@ def _jackknifed(name: str, values: np.ndarray) -> dict[str, float]:
     n = len(values)
     if n < 2:
         return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    mean = float(np.nanmean(values))
+    mean = _mean(values)
     half = np.nan
     if n > 2:
-        left_out = np.array([np.nanmean(np.delete(np.delete(values, i, 0), i, 1)) for i in range(n)])
+        left_out = np.array([_mean(np.delete(np.delete(values, i, 0), i, 1)) for i in range(n)])
         half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt((n - 1) / n * ((left_out - mean) ** 2).sum()))
     return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}

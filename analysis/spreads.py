@@ -90,6 +90,8 @@ def varied_keys(store: Store) -> list[str]:
             if not isinstance(found, dict):
                 raise Unreadable(f"what should hold {key} is {found!r}")
             found = found.get(key) or {}
+        if not (isinstance(found, dict) and all(isinstance(key, str) for key in found)):
+            raise Unreadable(f"space.recipe is {found!r}")
     except (yaml.YAMLError, UnicodeDecodeError, Unreadable) as error:
         raise Unreadable(f"{store.root}/sweep.yaml: no sweep file: {' '.join(str(error).split())}; the sweep writes it anew") from error
     return list(found)

@@ -34,7 +34,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = self.address = os.fspath(root).rstrip("/") or "/"  # opens the same store elsewhere
+        text = self.address = os.fspath(root)  # opens the same store elsewhere
         self.base: str
         if "://" in text:
             try:
@@ -127,6 +127,8 @@ class Store:
 def _s3(uri: str) -> tuple[pafs.S3FileSystem, str]:
     """The file system and the path of `s3://bucket/path?option=value`."""
     parts = urlsplit(uri)
+    if not parts.netloc:
+        raise ValueError(f"{uri}: names no bucket; allowed: s3://bucket/...")
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     if "@" in parts.netloc:
         raise ValueError("credentials are refused in a URI, which is kept with the results; they come from the environment")

@@ -22,7 +22,7 @@ class RunLog(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._kept = Console(file=io.StringIO(), width=200, soft_wrap=True, highlight=False, color_system=None)
+        self._kept = Console(file=io.StringIO(), width=200, soft_wrap=True, highlight=False, color_system=None, force_jupyter=False)
         self._store: Store | None = None
         self._written_at, self._num_written = -EVERY_S, 0
         self.name = f"{LOGS}/r{datetime.now(UTC):%Y%m%dt%H%M%S%f}.log"

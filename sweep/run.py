@@ -255,7 +255,7 @@ def _write_image_statistics(plan: Plan, store: Store, console: Console) -> None:
     from trainables.image_rows import write_image_statistics
 
     configs = {plan.families[trial].base.dataset_hash: plan.families[trial].base.recipe.data for trial in plan.done}
-    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), console.is_terminal):
+    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), sys.stderr.isatty()):
         console.print(f"note: {note}", markup=False)
 
 

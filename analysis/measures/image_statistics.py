@@ -200,7 +200,7 @@ def image_statistics(
     tasks = [(chunk, tuple(names)) for chunk in chunks]
 
     def shown(results: Iterable[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        return list(track(results, "image statistics", total=len(tasks), disable=not show_progress))
+        return list(track(results, "image statistics", total=len(tasks)) if show_progress else results)
 
     if min(num_processes, len(tasks)) == 1:
         parts = shown(map(_compute, tasks))

@@ -114,7 +114,7 @@ def test_all_layers_by_default(sweep, capsys):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--measure", "ckaa"], "unknown measure 'ckaa'; there are cka, .*did you mean 'cka'"),
+        (["--measure", "ckaa"], "unknown measure 'ckaa'; did you mean 'cka'\\? allowed: cka, "),
         (["--layer", "blok1"], "unknown layer 'blok1'; .*did you mean 'block1'"),
         (["--moment", "ends"], "unknown moment 'ends'; .*did you mean 'end'"),
     ],

@@ -100,8 +100,9 @@ def test_a_folder_without_families(tmp_path, capsys, words, made, why):
 
 def test_families_none_of_which_is_done(sweep, capsys):
     store = sweep(num_families=0, num_failed=3)
-    assert main([store.root]) == 2
-    assert "of 3 families in trials/ none is done and has activations, nothing to analyse" in capsys.readouterr().err
+    assert main([store.root]) == 0
+    assert "undecided" in capsys.readouterr().out.lower()
+    assert "3 families failed" in store.read("report.html").decode()
 
 
 def test_strays_beside_the_tables_are_left_alone(sweep, tmp_path):

@@ -63,7 +63,7 @@ def test_parts_are_analysed_as_the_whole(sweep, tmp_path):
     assert found.text == expected.text
     names = whole.names("analysis")
     assert names == union.into.names("analysis") == union.names("analysis")
-    for name in names:
+    for name in (name for name in names if name.endswith(".parquet")):
         left, right = (pd.read_parquet(Path(s.base) / "analysis" / name) for s in (whole, union.into))
         pd.testing.assert_frame_equal(left, right, check_exact=True, obj=name)
     assert not first.names("analysis")
