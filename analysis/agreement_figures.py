@@ -125,6 +125,7 @@ def _pair(panel: Axes, x: np.ndarray, observed: np.ndarray, expected: np.ndarray
 def with_control(table: pd.DataFrame, split: str = "test") -> bytes | None:
     """A panel per kind of swap: kappa of pairs of networks within and between stressed families and their controls, since the swap."""
     rows = table[(table["comparison"] == "control") & (table["alignment"] == "epoch") & (table["split"] == split) & table["kappa"].notna()]
+    rows = rows.assign(swapped=rows["swapped"].where(rows["swapped"].isin(list(SWAPPED)), "other"))
     kinds = [kind for kind in SWAPPED if (rows["swapped"] == kind).any()]
     if not kinds:
         return None

@@ -92,7 +92,7 @@ def print_answer(
             texts += [_estimate(row["rho"], row["rho_low"], row["rho_high"], 2), number(row["p_adjusted"], 2)]
         cells.append(texts)
     print_table(console, title, columns, cells, num_names=2)
-    if absent := sorted({*measures} - {*association["measure"]}):
+    if len(association) and (absent := sorted({*measures} - {*association["measure"]})):
         console.print(f"Without a layer that they are of (the logits, recorded last): {', '.join(absent)}", highlight=False)
     _print_happy(console, happy)
     for answer in answers:

@@ -30,6 +30,8 @@ def reading(path: str) -> Iterator[None]:
 def _advice(path: str) -> str:
     if PurePosixPath(path).parent.name == "analysis":
         return "`python -m analysis` writes it anew"
+    if PurePosixPath(path).parent.name in ("samples", "image_statistics", "hull_pixels", "warps"):
+        return "the sweep writes it anew where it is removed"
     return "the sweep trains a family anew whose file in trials/ is removed"
 
 

@@ -38,7 +38,7 @@ def stability(asked: Asked) -> Found:
     slopes, points = of.over_sizes(means, varied, seed=asked.seed)
     beside = _beside_spread(asked, errors)
     found = {
-        "stability": means.drop(columns=["recipe", *[f"{quantity}_values" for quantity in QUANTITIES]]),
+        "stability_means": means.drop(columns=["recipe", *[f"{quantity}_values" for quantity in QUANTITIES]]),
         "stability_swaps": swapped,
         "stability_error": fits,
         "stability_association": association,

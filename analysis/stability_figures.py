@@ -55,7 +55,11 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
         return None
     figure, (panel,) = panels(1)
     figure.set_size_inches(6.4, 5.0)
-    group = rows["trial"].map(colours) if colours is not None else rows["swapped"].map(lambda swapped: SWAPPED[swapped][0])
+    group = (
+        rows["trial"].map(colours)
+        if colours is not None
+        else rows["swapped"].map(lambda swapped: SWAPPED.get(swapped, SWAPPED["other"])[0])
+    )
     handles = []
     for index, name in enumerate(dict.fromkeys(sorted(group))):
         here = rows[group == name]
@@ -118,6 +122,7 @@ def over_training(rows: pd.DataFrame) -> bytes | None:
     rows = rows[rows["moment"].isin(list(_ALL_MOMENTS)) & (rows["relative"] > 0)]
     if rows.empty:
         return None
+    rows = rows.assign(swapped=rows["swapped"].where(rows["swapped"].isin(list(SWAPPED)), "other"))
     moments = [moment for moment in _ALL_MOMENTS if (rows["moment"] == moment).any()]
     figure, axes = panels(len(QUANTITIES))
     present = [swapped for swapped in SWAPPED if (rows["swapped"] == swapped).any()]

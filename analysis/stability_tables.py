@@ -73,7 +73,7 @@ def exchanged(schedule: str, epoch: int) -> str:
     phases = {int(start): functions.split("/") for start, _, functions in (phase.partition(":") for phase in schedule.split())}
     before, after = phases[max(start for start in phases if start < epoch)], phases[epoch]
     if before[0] == after[0]:
-        return "loss"
+        return "loss" if before[1] != after[1] else "other"
     return "activation" if before[1] == after[1] else "both"
 
 

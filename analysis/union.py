@@ -44,7 +44,7 @@ class Union(Store):
         files = [yaml.safe_load(store.read("sweep.yaml")) or {} if store.exists("sweep.yaml") else {} for store in self.stores]
         flat = [{f"{part}.{key}": value for part in _PARTS for key, value in (file.get(part) or {}).items()} for file in files]
         keys = dict.fromkeys(key for one in flat for key in one)
-        differing = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+        differing = [key for key in keys if any(_given(one, key) != _given(flat[0], key) for one in flat)]
         axes: dict[str, list[Any]] = {}
         for file in files:
             for key, axis in ((file.get("space") or {}).get("recipe") or {}).items():
@@ -102,6 +102,11 @@ class Union(Store):
         if self.into is None:
             raise ValueError("several results are read only; name a folder for what is derived from them")
         self.into.write_with(name, fill)
+
+
+def _given(one: dict[str, Any], key: str) -> Any:
+    """A value of a sweep file; an empty list as none, which files from before there was the option have."""
+    return one.get(key) or None if isinstance(one.get(key), list) else one.get(key)
 
 
 _PARTS = ("data", "model", "training", "probes")

@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 
 from analysis import tables
+from analysis.spreads import stated
 from analysis.storage import Store
 from sweep.check import num_slots
 from sweep.config import Sweep
-from sweep.plan import Plan, Planned, device, num_threads
+from sweep.plan import Plan, Planned, device, num_threads, readable_trials
 from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
 from sweep.simulate import Simulation, simulate
 from sweep.units import duration
@@ -165,12 +166,15 @@ def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
 def _finished(plan: Plan, store: Store) -> pd.DataFrame:
     """Finished families of the kind of device that the plan asks for."""
     columns = ["base", "status", "epochs_trained", "num_replicas", "train_s", "record_s", "device", "recipe"]
-    rows = tables.read(store, "trials", columns)
+    readable, _ = readable_trials(store, tables.names(store, "trials"))
+    rows = tables.read(store, "trials", columns, readable["trial"])
     return rows[(rows["status"] == "done") & (rows["epochs_trained"] > 0) & rows["device"].fillna("").str.startswith(device(plan.config))]
 
 
 def recorded(some: list[Planned], rows: pd.DataFrame, wanted: dict[str, Any]) -> Rates | None:
-    """From finished families of the same base recipes, or of one that differs in nothing that costs time."""
+    """From finished families of the same base recipes, or of one that differs in nothing that costs time; with the same probes."""
+    probes = [stated(json.loads(text)["probes"]) == stated(wanted["probes"]) for text in rows["recipe"]]
+    rows = rows[np.array(probes, dtype=bool)]
     same = rows[rows["base"].isin({planned.base.name for planned in some})]
     if not same.empty:
         return _fitted(same, f"from {len(same)} finished families of the same base recipe")
@@ -183,7 +187,7 @@ def _what_costs(recipe: dict[str, Any]) -> dict[str, Any]:
     """The part of a stored recipe that decides what an epoch of a replica costs."""
     base = recipe["base"]
     training = {key: value for key, value in base["training"].items() if key not in _COSTS_NOTHING}
-    return {"data": base["data"], "model": base["model"], "training": training, "probes": recipe["probes"]}
+    return {"data": base["data"], "model": base["model"], "training": stated(training), "probes": stated(recipe["probes"])}
 
 
 def _fitted(rows: pd.DataFrame, source: str) -> Rates:

@@ -11,6 +11,8 @@ from analysis.storage import Store
 from sweep.log import printable
 from sweep.plan import DAMAGE, readable_trials
 
+PER_DATA = ("image_statistics", "hull_pixels", "warps")  # a file per data set, written anew by the next run where it is absent
+
 
 def damaged(store: Store) -> dict[str, str]:
     """Files of finished families that are not what was written, and why. Pages of data are compared with their checksums."""
@@ -25,6 +27,12 @@ def damaged(store: Store) -> dict[str, str]:
             found |= {f"{table}/{trial}.parquet": "it is missing" for trial in done if trial not in there}
         whys = store.each(partial(_why, store, table), [trial for trial in done if trial in there])
         found |= {file: why for file, why in whys if why}
+    for table in PER_DATA:
+        for name in tables.names(store, table):
+            try:
+                tables.read(store, table, only=[name])
+            except DAMAGE as error:
+                found[f"{table}/{name}.parquet"] = " ".join(str(error).split())
     return found
 
 
@@ -43,13 +51,16 @@ def check(store: Store, repair: bool, again: str) -> int:
     console, found = Console(soft_wrap=True), damaged(store)
     for file, why in found.items():
         console.print(printable(f"{file} is damaged: {why}"), style="red", markup=False, highlight=False)
-    trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found})
+    of_data = [file for file in found if file.partition("/")[0] in PER_DATA]
+    trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found if file not in of_data})
     if not found:
         console.print(f"{len(tables.names(store, 'trials'))} families: every file can be read", markup=False, highlight=False)
         return 0
     if repair:
         for trial in trials:
             store.delete(f"trials/{trial}.parquet")
+        for file in of_data:
+            store.delete(file)
         console.print(f"{len(trials)} families are to run again: {again}", markup=False, highlight=False)
         return 0
     console.print(f"to have these {len(trials)} families run again: add --repair, then {again}", markup=False, highlight=False)

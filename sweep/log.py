@@ -8,7 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, NewLine
+from rich.control import Control
 
 if TYPE_CHECKING:  # --help must not wait for pyarrow
     from analysis.storage import Store
@@ -33,6 +34,8 @@ class RunLog(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*objects, **options)
+        if objects and all(isinstance(one, Control | NewLine) for one in objects):
+            return  # a live line refreshing itself
         self._kept.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  ")
         self._kept.print(*objects, **options)
         if time.monotonic() - self._written_at > EVERY_S:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Container, Mapping
@@ -195,7 +196,8 @@ def results_store(config: Sweep) -> Store:
     try:
         return Store(root)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError("storage.path", [f"{config.storage.path!r} cannot be opened: {error}"]) from None
+        shown = re.sub(r"//[^/]*@", "//", config.storage.path)  # a key that stands there is refused, and not repeated
+        raise ConfigError("storage.path", [f"{shown!r} cannot be opened: {error}"]) from None
 
 
 def make_plan(config: Sweep, data: Dataset, store: Store) -> Plan:

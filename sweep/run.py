@@ -137,7 +137,8 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
     store = results_store(config)
     data = check(config, source)
     check_here(config, store, source)
-    plan = to_retry(make_plan(config, data, store), store, retry)
+    whole = make_plan(config, data, store)
+    plan = to_retry(whole, store, retry)
     for note in data.notes:
         console.print(f"note: {note}", markup=False)
     for trial, why in plan.damaged.items():
@@ -151,18 +152,22 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
     )
     for line in about_search(plan, store):
         console.print(line, markup=False)
-    within_budget = again if budget_hours is None else f"{again} --budget-hours {budget_hours:g}{' --trim' if trim else ''}"
+    within_budget = again if retry == "all" else f"{again} --retry {retry}"
+    within_budget = within_budget if budget_hours is None else f"{within_budget} --budget-hours {budget_hours:g}{' --trim' if trim else ''}"
     if plan.remaining or plan.num_unproposed:
-        cost = estimate(plan.with_unproposed(), data, store)
+        retried, cost = plan, estimate(plan.with_unproposed(), data, store)
         cost = cost.of(within(cost, budget_hours, trim))
         plan = plan if plan.num_unproposed else cost.plan
         console.print(cost_line(cost), markup=False)
         if plan.left_out:
-            why = "" if budget_hours is None else f": {budget_hours:g} device-hours do not pay for them"
-            console.print(f"{len(plan.left_out)} families are left out{why or f' by --retry {retry}'}", markup=False)
+            by_retry = len(retried.left_out)
+            if by_retry:
+                console.print(f"{by_retry} families are left out by --retry {retry}", markup=False)
+            if by_budget := len(plan.left_out) - by_retry:
+                console.print(f"{by_budget} families are left out: {budget_hours:g} device-hours do not pay for them", markup=False)
         _prepare(plan, store)
         console.keep_in(store)
-        if not plan.num_unproposed:  # families still to be proposed may start from any
+        if not whole.num_unproposed:  # families still to be proposed may start from any
             _delete_states(plan, store)
         started_at, started = datetime.now(UTC), time.monotonic()
         outcome = run_plan(plan, store, console)
@@ -182,7 +187,8 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
             console.print(line, markup=False)
     else:
         _prepare(plan, store)
-    if not plan.remaining:
+        plan = replace(plan, num_unproposed=whole.num_unproposed)
+    if not plan.remaining and not (retry != "all" and plan.num_unproposed):
         _delete_states(plan, store)
     if config.analysis.enabled and plan.done:
         from analysis.analyse import analyse

@@ -18,7 +18,7 @@ from sweep.config import ConfigError, load
 from sweep.failures import COLUMNS, groups, standing
 from sweep.jobs import told
 from sweep.log import LOGS, printable
-from sweep.plan import make_plan, results_store
+from sweep.plan import make_plan, readable_trials, results_store
 from sweep.run import about_search, command
 
 MOST_SHARED = 3  # values that failures have in common which are shown
@@ -123,7 +123,8 @@ def show(config_name: str | None, overrides: list[str], trial: str) -> int:
 
 
 def _trials(store: Store, columns: list[str]) -> pd.DataFrame:
-    rows = tables.read(store, "trials", columns)
+    readable, _ = readable_trials(store, tables.names(store, "trials"))
+    rows = tables.read(store, "trials", columns, readable["trial"])
     if rows.empty:
         raise ConfigError(store.root, ["no results here yet; python -m sweep.run makes them"])
     return rows

@@ -170,3 +170,13 @@ def test_a_missing_or_swapped_file_is_damage(finished, tmp_path):
     rows, unreadable = readable_trials(there, [other, trial])
     assert rows["trial"].tolist() == [trial]
     assert list(unreadable) == [other]
+
+
+def test_a_damaged_table_of_a_data_set_is_named_and_repaired_by_its_removal(finished, tmp_path, capsys):
+    store = Store(tmp_path)
+    store.write("image_statistics/d000000000000.parquet", b"PAR1")
+    assert list(damage.damaged(store)) == ["image_statistics/d000000000000.parquet"]
+    assert damage.check(store, False, "again") != 0
+    assert damage.check(store, True, "again") == 0
+    assert not store.exists("image_statistics/d000000000000.parquet")
+    assert "image_statistics/d000000000000.parquet is damaged" in capsys.readouterr().out

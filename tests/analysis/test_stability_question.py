@@ -140,14 +140,14 @@ def test_an_analysis_of_some_moments_and_layers_says_what_can_be_said_of_them(sw
     store = sweep(num_families=7)
     plant(store, rows)
     found = ask(store, moments=["init", "before_swap", "after_swap"], layers=["block1"])
-    assert set(found.tables) == {"stability", "stability_swaps"}
-    assert set(found.tables["stability"]["layer"]) == {"block1", "block2"}  # the output is always told
+    assert set(found.tables) == {"stability_means", "stability_swaps"}
+    assert set(found.tables["stability_means"]["layer"]) == {"block1", "block2"}  # the output is always told
     assert [line for line in found.lines if line.startswith("A swap of")]
 
 
 def test_what_a_swap_exchanges():
-    schedule = "0:relu/ce 2:relu/focal 3:tanh/focal 5:gelu/ce"
-    assert [of.exchanged(schedule, epoch) for epoch in (2, 3, 5)] == ["loss", "activation", "both"]
+    schedule = "0:relu/ce 2:relu/focal 3:tanh/focal 5:gelu/ce 6:gelu/ce/learning_rate=half"
+    assert [of.exchanged(schedule, epoch) for epoch in (2, 3, 5, 6)] == ["loss", "activation", "both", "other"]
 
 
 def test_too_few_families_are_undecided(sweep, rows):

@@ -6,6 +6,7 @@ import socket
 
 import numpy as np
 import pytest
+from rich.control import Control
 
 from analysis.storage import Store
 from sweep import cluster, jobs
@@ -86,6 +87,18 @@ def test_a_log_lies_with_the_results(tmp_path, capsys, monkeypatch):
     assert "\x1b" not in shown
     assert "before it is known where" not in shown
     assert jobs.told(store).endswith(shown.strip().splitlines()[-1])
+
+
+def test_a_live_line_that_refreshes_itself_leaves_nothing_in_the_log(tmp_path, capsys):
+    log = RunLog()
+    log.keep_in(Store(tmp_path))
+    for _ in range(100):
+        log.print(Control())
+    log.print("a line")
+    log.write()
+    assert len(Store(tmp_path).read(log.name).decode().splitlines()) == 1
+    assert Store(tmp_path).read(log.name).decode().count("a line") == 1
+    assert len(Store(tmp_path).read(log.name)) < 100
 
 
 def test_a_storage_that_fails_costs_the_log_only(tmp_path, capsys):

@@ -17,6 +17,7 @@ from sweep.searcher import PrefixSearcher
 from sweep.simulate import most_states, simulate
 from trainables.data import Dataset
 from trainables.family import run
+from trainables.options import Stability
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
 from trainables.states import States
@@ -147,6 +148,23 @@ def test_rates_come_from_this_base_else_from_a_similar_one(sweep, small_data, st
         assert rates_of(make_plan(other, small_data, store), store) is None, key
     gpu = sweep.model_copy(update={"resources": sweep.resources.model_copy(update={"gpus_per_family": 1.0})})
     assert rates_of(make_plan(gpu, small_data, store), store) is None
+
+
+def test_families_of_other_probes_say_nothing_of_the_cost(sweep, small_data, store, plan):
+    for trial in list(plan.remaining)[:3]:
+        list(run(plan.family(trial), store))
+    dearer = sweep.model_copy(update={"probes": sweep.probes.model_copy(update={"stability": Stability()})})
+    assert rates_of(make_plan(dearer, small_data, store), store) is None
+
+
+def test_a_damaged_row_does_not_stop_a_plan(sweep, small_data, store, plan):
+    done = list(plan.remaining)[:3]
+    for trial in done:
+        list(run(plan.family(trial), store))
+    store.write(f"trials/{done[0]}.parquet", store.read(f"trials/{done[0]}.parquet")[:100])
+    again = make_plan(sweep, small_data, store)
+    assert list(again.damaged) == [done[0]]
+    assert rates_of(again, store).source == "from 2 finished families of the same base recipe"
 
 
 def test_a_small_family_is_timed(small_recipe, probes, plan):
