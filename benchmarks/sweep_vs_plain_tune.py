@@ -29,7 +29,7 @@ import yaml
 HERE = Path(__file__).parent
 BARS = {"small": {"ratio": 10.0, "efficiency": 0.7}, "wide": {"ratio": 3.0, "efficiency": 0.85}}
 MEAN_TOLERANCE = 0.01  # of accuracy over all networks
-LOSS_TOLERANCE = 0.02  # of the first recorded epoch's cross-entropy, median over networks: rounding has not grown yet
+LOSS_TOLERANCE, EARLY_EPOCHS = 0.02, 2  # of the cross-entropy recorded until then, median over networks: rounding has not grown yet
 WORKLOADS: dict[str, dict[str, Any]] = {
     "small": {"recipe": "cells"},  # the default recipe as it is
     # A control, a swap at each fifth of training, and each also as a pulse: shares as much of its training as `small`.
@@ -57,7 +57,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "data": {"num_images": 320, "val_fraction": 0.1, "test_fraction": 0.3},
         "model": {"name": "resnet18", "widths": None},
         "training": {"epochs": 8, "replicas": 2},
-        "probes": {"evaluate_every": 8},
+        "probes": {"evaluate_every": 8, "num_samples": 96},
         "space": {"activations": ["relu", "gelu"], "losses": ["cross_entropy"], "swap_epochs": [2, 4]},
     },
 }
@@ -89,7 +89,7 @@ def timed(command: list[str], folder: Path) -> float:
 
 
 def networks_of_sweep(results: Path) -> pd.DataFrame:
-    """Per network (schedule, seed): final test accuracy, and the first training cross-entropy recorded after a step."""
+    """Per network (schedule, seed): final test accuracy, and the first training cross-entropy recorded within EARLY_EPOCHS, if any was."""
     replicas, epochs = pd.read_parquet(results / "replicas"), pd.read_parquet(results / "epochs")
     epochs = epochs.merge(replicas[["trial", "replica", "schedule", "seed"]], on=["trial", "replica"])
     return _networks(epochs)
@@ -105,7 +105,7 @@ def _networks(epochs: pd.DataFrame) -> pd.DataFrame:
     epochs = epochs[epochs["moment"] == "epoch"]
     network = ["schedule", "seed"]
     last = epochs[(epochs["epoch"] == epochs["epoch"].max()) & (epochs["split"] == "test")].set_index(network)["accuracy"]
-    trained = epochs[(epochs["epoch"] > 0) & (epochs["split"] == "train")].sort_values("epoch")
+    trained = epochs[epochs["epoch"].between(1, EARLY_EPOCHS) & (epochs["split"] == "train")].sort_values("epoch")
     return pd.DataFrame({"accuracy": last, "early_loss": trained.groupby(network)["cross_entropy"].first()})
 
 
@@ -195,6 +195,8 @@ def main() -> int:
         share = statistics.median(check["plain_training_share"] for check in result["checks"])
         print(f"    plain / sweep {result['ratio']:.2f}, efficiency (limit / sweep) {result['efficiency']:.3f}")
         print(f"    training is {share:.0%} of the plain script's time")
+        agreed = {key: f"{value:.3g}" for key, value in result["checks"][0].items() if key.startswith(("mean", "median"))}
+        print("    " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in agreed.items()) + " (nan: nothing recorded so early)")
         for key, bar in BARS.get(name, {}).items() if not options.changes else ():
             if result[key] < bar:
                 failed.append(f"{name}: {key} {result[key]:.3f} misses its bar {bar}")
