@@ -56,9 +56,9 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "recipe": "cells",
         "data": {"num_images": 320, "val_fraction": 0.1, "test_fraction": 0.3},
         "model": {"name": "resnet18", "widths": None},
-        "training": {"epochs": 8, "replicas": 2},
-        "probes": {"evaluate_every": 8, "num_samples": 96},
-        "space": {"activations": ["relu", "gelu"], "losses": ["cross_entropy"], "swap_epochs": [2, 4]},
+        "training": {"epochs": 4, "replicas": 2},
+        "probes": {"evaluate_every": 4, "num_samples": 96},
+        "space": {"activations": ["relu", "gelu"], "losses": ["cross_entropy"], "swap_epochs": [1, 2]},
     },
 }
 
