@@ -242,7 +242,9 @@ def _compare(
         elif row["p_least"] >= alpha:
             row["reason"] = below(row["p_least"], plan, len(layers))
         else:
-            row["reason"] = f"the interval reaches beyond ±{BOUND:g}; about {row['families_needed']} families would decide"
+            few = row["families_needed"] > plan.counts["num_families"]
+            decide = f"about {row['families_needed']} families would decide" if few else "the estimate lies near it"
+            row["reason"] = f"the interval reaches beyond ±{BOUND:g}; {decide}"
 
 
 def _nothing(plan: Design, values: np.ndarray, items: np.ndarray, comparison: Comparison) -> str:

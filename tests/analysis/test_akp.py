@@ -105,6 +105,11 @@ def test_no_effect_needs_an_interval_within_the_bound():
     assert small["verdict"] == "undecided"
     assert f"about {small['families_needed']} families would decide" in small["reason"]
     assert small["families_needed"] > small["num_families"]
+    near, gap_rows = synthetic(np.random.default_rng(15), 24, 1, 0.1)
+    near = associations(near, gap_rows, **QUICK)
+    assert near.iloc[0]["families_needed"] < near.iloc[0]["num_families"]
+    assert near.iloc[0]["reason"] == "the interval reaches beyond ±0.3; the estimate lies near it"
+    assert "would decide" not in verdict(near).text
     assert small["detectable_rho"] > large["detectable_rho"]
 
 
