@@ -38,7 +38,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "data": {"image_size": 32, "num_images": 1250, "val_fraction": 0.05, "test_fraction": 0.15},
         "model": {"widths": [64, 128, 256]},
         "training": {"epochs": 45, "batch_size": 64, "replicas": 2},
-        "probes": {"evaluate_every": 45},
+        "probes": {"evaluate_every": 45, "baselines": []},  # which the plain script does not record either
         "space": {
             "activations": ["relu"],
             "losses": ["cross_entropy"],
@@ -57,7 +57,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "data": {"num_images": 320, "val_fraction": 0.1, "test_fraction": 0.3},
         "model": {"name": "resnet18", "widths": None},
         "training": {"epochs": 4, "replicas": 2},
-        "probes": {"evaluate_every": 4, "num_samples": 96},
+        "probes": {"evaluate_every": 4, "num_samples": 96, "baselines": []},
         "space": {"activations": ["relu", "gelu"], "losses": ["cross_entropy"], "swap_epochs": [1, 2]},
     },
 }
