@@ -12,13 +12,12 @@ from analysis.hull_tables import HULL, HULL_PIXELS
 from analysis.image_table import IMAGE_STATISTICS
 from analysis.probe_tables import BASELINES, MEASUREMENTS, STABILITY, STITCHING, WARPS
 from analysis.runs import RUNS
-from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
+from analysis.schema import EPOCH, FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 
 SCHEMA_VERSION = 1
 # The built-in losses: each is evaluated on every split at every epoch, so that curves run on across a swap.
 LOSS_COLUMNS = ("cross_entropy", "label_smoothing", "focal", "squared_error", "absolute_error", "hinge")
 
-_EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")
 _SPLIT = Column("split", TEXT, "train, val or test")
 
 
@@ -123,7 +122,7 @@ _TABLES = (
             VERSION,
             TRIAL,
             REPLICA,
-            _EPOCH,
+            EPOCH,
             Column(
                 "moment",
                 TEXT,
@@ -145,7 +144,7 @@ _TABLES = (
             VERSION,
             TRIAL,
             REPLICA,
-            _EPOCH,
+            EPOCH,
             Column("moment", TEXT, "epoch or after_swap, as in `epochs`"),
             _SPLIT,
             Column(
@@ -163,7 +162,7 @@ _TABLES = (
             TRIAL,
             REPLICA,
             Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
-            _EPOCH,
+            EPOCH,
             Column("layer", TEXT, "name of the layer; its output is recorded in evaluation mode"),
             Column("pooling", TEXT, "how a map became a row: mean (over positions), flatten, or positions (nhw x c)"),
             Column("shape", pa.list_(INT), "shape of the layer's output for one sample, before pooling"),

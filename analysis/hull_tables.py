@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
+from analysis.schema import EPOCH, FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 
 PIXELS = "pixels"  # the layer that is the normalised image itself
 SAMPLE, NULL = "sample", "null"  # kinds of queries
@@ -45,7 +45,7 @@ HULL = Table(
         SCHEDULE,
         REPLICA,
         Column("moment", TEXT, "before_swap or end"),
-        Column("epoch", INT, "completed epochs", "epochs"),
+        EPOCH,
         Column("layer", TEXT, f"name of the layer; {PIXELS} is the normalised image itself, the same for all networks"),
         Column("pooling", TEXT, "how a map became a point: flatten, as the rest of the network takes it, or mean over positions"),
         _KIND,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from analysis.schema import FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
+from analysis.schema import EPOCH, FLAG, FLOAT, INT, REPLICA, SCHEDULE, SHORT, TEXT, TRIAL, VERSION, Column, Table
 
 # Each baseline: what it is of, and its unit. By the option of `probes.baselines` that records it.
 BASELINES_OF: dict[str, dict[str, str]] = {
@@ -71,7 +71,7 @@ MEASUREMENTS = Table(
         SCHEDULE,
         REPLICA,
         Column("moment", TEXT, "init, before_swap, after_swap, epoch or end, as in `activations`"),
-        Column("epoch", INT, "completed epochs; 0 is before any training", "epochs"),
+        EPOCH,
         Column("probe", TEXT, "the probe, as named in probes.own"),
         Column("quantity", TEXT, "what it measured, by the probe's own name"),
         Column("value", pa.float64(), "the number; NaN for a replica that had diverged"),
@@ -124,7 +124,7 @@ STABILITY = Table(
         SCHEDULE,
         REPLICA,
         Column("moment", TEXT, "init, before_swap, after_swap (same weights, new functions, 0 steps), epoch or end"),
-        Column("epoch", INT, "completed epochs", "epochs"),
+        EPOCH,
         Column("layer", TEXT, "name of the layer, as in `activations`; `output` where no recorded layer gives the logits"),
         Column("is_output", FLAG, "whether the layer's output is the network's: its logits"),
         Column("pooling", TEXT, "what of a map is compared: flatten (all of it) or mean (over positions)"),

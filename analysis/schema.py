@@ -42,3 +42,4 @@ VERSION = Column("schema_version", SHORT, "version of this schema; readers refus
 TRIAL = Column("trial", TEXT, "the family's id: t and 12 hexadecimal digits")
 SCHEDULE = Column("schedule", TEXT, "what was in force when: `epoch:activation/loss`, phases separated by a space")
 REPLICA = Column("replica", SHORT, "index of the network within its family")
+EPOCH = Column("epoch", INT, "completed epochs; 0 is before any training", "epochs")

@@ -20,12 +20,10 @@ def address() -> str | None:
         return None if told == LOCAL else told
     note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")  # where Ray keeps it
     try:
-        if note.stat().st_uid == os.getuid():
-            found = note.read_text(encoding="utf-8").strip()
-            return found if answers(found) else None
-    except OSError:
-        pass
-    return None
+        found = note.read_text(encoding="utf-8").strip() if note.stat().st_uid == os.getuid() else ""
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # no cluster was started here, or one that is not for this user
+        return None
+    return found if found and answers(found) else None
 
 
 def answers(address: str) -> bool:

@@ -257,10 +257,10 @@ def readable_trials(store: Store, present: list[str]) -> tuple[pd.DataFrame, dic
     columns = ["trial", "status", "recipe"]
     try:
         rows = tables.read(store, "trials", columns, present)
-        if rows["trial"].tolist() == present:
-            return rows, {}
-    except DAMAGE:
-        pass
+    except DAMAGE:  # of one or more, which are found one by one
+        rows = None
+    if rows is not None and rows["trial"].tolist() == present:
+        return rows, {}
     parts, damaged = [tables.read(store, "trials", columns, [])], {}
     for trial in present:
         try:

@@ -85,7 +85,8 @@ def test_broken_tables_are_never_read_as_data(finished, tmp_path):
 
 @pytest.mark.slow
 def test_broken_tables_are_never_read_as_data_in_thousands(finished, tmp_path):
-    print(fuzz_tables(finished[1], tmp_path, 1000, seed=1))
+    counts = fuzz_tables(finished[1], tmp_path, 1000, seed=1)
+    assert counts["refused"] > 0.7 * counts.total()
 
 
 def fuzz_states(finished, folder: Path, num: int, seed: int) -> Counter[str]:
@@ -126,7 +127,8 @@ def test_broken_states_are_never_continued_from(finished, tmp_path):
 
 @pytest.mark.slow
 def test_broken_states_are_never_continued_from_in_thousands(finished, tmp_path):
-    print(fuzz_states(finished, tmp_path, 5000, seed=1))
+    counts = fuzz_states(finished, tmp_path, 5000, seed=1)
+    assert counts["refused"] > 0.9 * counts.total()
 
 
 def test_a_family_whose_state_is_broken_trains_it_again(finished, tmp_path, same_tables):
