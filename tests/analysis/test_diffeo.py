@@ -1,10 +1,16 @@
 """Maximum-entropy diffeomorphisms against the paper's values and the formula image by image."""
 
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from analysis.measures import diffeo
 from analysis.measures.diffeo import (
     GAUSSIAN_PX,
     Diffeomorphisms,
@@ -129,6 +135,85 @@ def test_one_image_can_be_warped_by_many_fields_and_a_field_is_its_own():
     torch.testing.assert_close(fields.warp(image), fields.warp(image.expand(4, -1, -1, -1)))
     alone = Diffeomorphisms(fields.coefficients[2:3], fields.modes)
     torch.testing.assert_close(alone.warp(image), fields.warp(image)[2:3])
+
+
+@pytest.mark.parametrize("cut", [2, 3, 5])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (2, 2), (3, 17), (21, 6)])
+def test_compiled_warps_are_those_of_the_formula_and_of_the_grid_sampler(height, width, channels, cut):
+    images = torch.rand(3, channels, height, width, generator=seeded())
+    fields = Diffeomorphisms.draw(3, cut, temperature_range(32, cut)[1], seeded())
+    found = fields.warp(images)
+    torch.testing.assert_close(found, fields.warp(images, compiled=False), rtol=0, atol=1e-5)
+    exact = Diffeomorphisms(fields.coefficients.double(), fields.modes).warp(images.double())  # float64 is never compiled
+    torch.testing.assert_close(found, exact.float(), rtol=0, atol=1e-5)
+    assert torch.equal(fields.warp(images.to(memory_format=torch.channels_last)), found)
+
+
+def test_compiled_warps_of_the_largest_cut_off_and_beyond_the_border():
+    images = torch.rand(5, 2, 28, 40, generator=seeded())
+    fields = Diffeomorphisms.draw(5, 15, temperature_range(32, 15)[1], seeded())
+    far = Diffeomorphisms(300 * fields.coefficients, fields.modes)
+    assert (far.displacement(28, 40).abs() > 40).any()
+    for these, tolerance in ((fields, 1e-5), (far, 1e-3)):
+        exact = Diffeomorphisms(these.coefficients.double(), these.modes).warp(images.double())
+        torch.testing.assert_close(these.warp(images), exact.float(), rtol=0, atol=tolerance)
+
+
+def test_threads_and_other_fields_change_no_bit():
+    images = torch.randn(100, 3, 64, 48, generator=seeded())
+    fields = Diffeomorphisms.draw(100, 3, 5e-3, seeded())
+    threads, found = torch.get_num_threads(), []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        found.append((fields.warp(images), fields.warp(images[:1])))
+    torch.set_num_threads(threads)
+    every, one = found[0]
+    assert all(torch.equal(every, other) and torch.equal(one, same) for other, same in found)
+    assert torch.equal(one, fields.warp(images[:1].expand(100, -1, -1, -1)))
+    for part in (slice(7, 8), slice(60, 100)):
+        assert torch.equal(Diffeomorphisms(fields.coefficients[part], fields.modes).warp(images[part]), every[part])
+
+
+def test_no_fields_fields_of_zeros_and_fields_of_no_numbers():
+    nothing = Diffeomorphisms.draw(0, 3, 1e-3, seeded())
+    assert nothing.warp(torch.zeros(0, 3, 8, 8)).shape == nothing.warp(torch.zeros(1, 3, 8, 8)).shape == (0, 3, 8, 8)
+    images = torch.randn(2, 3, 9, 5, generator=seeded())
+    torch.testing.assert_close(Diffeomorphisms(torch.zeros(2, 2, 6), modes(3)).warp(images), images, rtol=0, atol=1e-6)
+    lost = Diffeomorphisms(torch.full((2, 2, 6), math.nan), modes(3))
+    assert torch.equal(lost.warp(images), images[..., :1, :1].expand_as(images))
+
+
+def test_gradients_lines_and_other_types_are_not_compiled():
+    images = torch.randn(2, 3, 8, 8, generator=seeded())
+    fields = Diffeomorphisms.draw(2, 3, 1e-3, seeded())
+    wanted = images.clone().requires_grad_()
+    fields.warp(wanted).square().sum().backward()
+    assert wanted.grad is not None
+    assert torch.equal(fields.warp(images[:, :, :1]), fields.warp(images[:, :, :1], compiled=False))
+    double = Diffeomorphisms(fields.coefficients.double(), fields.modes)
+    assert double.warp(images.double()).dtype == torch.float64
+
+
+def test_what_is_compiled_is_kept_in_the_users_cache_or_not_at_all(tmp_path):
+    """Where the package is read-only: here a file is where the cache beside `warping.py` would be."""
+    shutil.copy(Path(diffeo.__file__).with_name("warping.py"), tmp_path)
+    (tmp_path / "__pycache__").touch()
+    (tmp_path / "home").mkdir()
+    code = """if True:
+        import numpy as np, warping
+        images, warped = np.ones((1, 1, 4, 4), np.float32), np.zeros((1, 1, 4, 4), np.float32)
+        warping.warp(images, np.zeros((1, 2, 1), np.float32), np.array([[1, 1]]), warped, 1)
+        print((warped == 1).all(), *warping._warp.stats.cache_hits.values())"""
+
+    def run(code, home):
+        env = os.environ | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert [run(code, tmp_path / "home") for _ in range(2)] == [["True"], ["True", "1"]]
+    run("import warping", tmp_path / "warping.py")  # no folder can be made in a file
 
 
 def test_no_temperature_no_change_and_the_same_seed_the_same_fields():

@@ -117,7 +117,7 @@ def _make(of: _Of) -> Warps:
         # Gaussian interpolation blurs: what it is compared with is blurred, too.
         still = Diffeomorphisms(torch.zeros_like(fields.coefficients), fields.modes)
         clean = images if config.interpolation == "linear" else still.warp(images, config.interpolation)
-        warped.append(fields.warp(images, config.interpolation))
+        warped.append(fields.warp(images, config.interpolation, compiled=False))  # so few are warped before the compiled code is loaded
         noisy.append(clean + matched_noise(clean, warped[-1], stream(config.seed, "eta")))
         jacobians.append(fields.min_jacobian())
     variants = torch.stack([clean, *warped, *noisy], 1)
