@@ -132,11 +132,9 @@ def ratio(row: dict[str, Any], slow: str, fast: str) -> float:
 
 
 def first_call_s() -> tuple[float, float]:
-    """Seconds of the first entropy of a process where nothing is compiled yet, and where it is kept on disk."""
-    code = (
-        "import sys, time, numpy as np; from analysis.measures.local_entropy import float_grey_entropy as f; began = time.perf_counter(); "
-    )
-    code += "f(np.zeros((1, 3, 32, 32), np.uint8)); print(time.perf_counter() - began)"
+    """Seconds of CPU time of the first entropy of a process, where nothing is compiled yet, and where it is kept on disk."""
+    code = "import time, numpy as np; from analysis.measures.local_entropy import float_grey_entropy; began = time.process_time(); "
+    code += "float_grey_entropy(np.zeros((1, 3, 32, 32), np.uint8)); print(time.process_time() - began)"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", code]
         environment = os.environ | {"NUMBA_CACHE_DIR": folder}
@@ -178,7 +176,11 @@ def main() -> int:
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, numba {version('numba')}"
     print(f"{versions}, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     print(f"{options.images} images at once, {options.loop_images} in the loops, n = {options.repeats}; median [least, most]")
-    print("the first entropy of a process: {:.1f} s where it must be compiled, {:.1f} s where that is kept on disk".format(*first_call_s()))
+    print(
+        "the first entropy of a process: {:.1f} s of CPU time where it must be compiled, {:.1f} s where that is kept on disk".format(
+            *first_call_s()
+        )
+    )
     results = measure(options.images, options.loop_images, options.repeats, options.threads)
     print(
         f"{'statistic':22} {'images':11} {'CPU us per image':26} {'loops, CPU us per image':34} {'ratio':>8}  "
