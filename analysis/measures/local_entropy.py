@@ -95,14 +95,20 @@ def _sum_over_windows(images: np.ndarray, rounded: bool, steps: np.ndarray, sums
                 else:
                     grey[pixel] = 0.2989 * red[pixel] + 0.5870 * green[pixel] + 0.1140 * blue[pixel]
         first_of[:] = -1
+        some_repeat = False
         for pixel in range(num_pixels):
             slot = (bits[pixel] * np.uint64(0x9E3779B97F4A7C15)) >> shift  # Fibonacci hashing
             while first_of[slot] >= 0 and bits[np.uint32(first_of[slot])] != bits[pixel]:
                 slot = (slot + np.uint64(1)) & mask
             if first_of[slot] < 0:
                 first_of[slot] = pixel
+            else:
+                some_repeat = True
             value_of[pixel] = first_of[slot]
         total = 0.0
+        if not some_repeat:  # as in coloured noise: f(1) = 0
+            sums[sample] = total
+            continue
         for x in range(np.uint64(width - WINDOW + 1)):
             counts[:] = 0
             now = 0  # sum of f in the window
