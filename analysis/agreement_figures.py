@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis.agreement import SPLITS
 from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels, png
@@ -135,6 +136,7 @@ def with_control(table: pd.DataFrame, split: str = "test") -> bytes | None:
         here = rows[rows["swapped"] == kind]
         _lines(panel, here, "since", [*PAIRS])
         panel.set_title(f"{SWAPPED[kind][0]}, {split} ({here['trial'].nunique()} families)", fontsize=9, color=INK, loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("epochs since the swap (0: same weights, new functions)", fontsize=9)
         panel.set_ylabel("Cohen's kappa of right against wrong", fontsize=9)
     names = {"within": "two stressed networks", "within_other": "two of the control", "same_seed": "stressed and control, same seed"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ SWAP_EPOCH_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 SWAP_EPOCH_MARKERS = ("o", "s", "^", "D", "v", "P")
 MOMENTS = {"before_swap": "before\nswap", "after_swap": "after swap\n(0 steps)", "end": "end"}
 INK, GRID = "#222222", "#e4e4e4"
+TITLE_CHARACTERS = 55  # of a panel's title, as wide as the panel at 9 points
 
 
 def gap_against_spread(
@@ -157,7 +159,7 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
 
 def _answer(row: pd.Series) -> str:
     if not np.isfinite(row["rho"]):
-        return f"{row['layer']}: {row['verdict']}\n{row['reason']}"
+        return f"{row['layer']}: {row['verdict']}\n{textwrap.fill(row['reason'], TITLE_CHARACTERS)}"
     interval = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
     return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_adjusted']:.2g}, n = {row['num_families']}"
 

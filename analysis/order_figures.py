@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, finish, panels, png
 from analysis.measures.image_statistics import STATISTICS
+from analysis.measures.order import LAST_HIDDEN_EPOCH, MIN_TPA
 
 SHEET_COLUMNS, SHEET_ROWS = 12, 2
 
@@ -45,6 +46,8 @@ def over_agreed_set(table: pd.DataFrame, chosen: pd.DataFrame, split: str = "tra
         panel.set_title(_label(statistic), fontsize=9, color=INK, loc="left")
         panel.set_xlabel("epoch", fontsize=9)
     handles = _names(chosen)
+    hidden = f"faint: hidden in the source (to epoch {LAST_HIDDEN_EPOCH}, or TPA below {MIN_TPA:.0%})"
+    handles.append(Line2D([], [], color=INK, linewidth=1, alpha=0.4, label=hidden))
     handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=1, label="mean over all images"))
     finish(
         figure, handles, f"Mean statistic over the images that all networks get right, {split}; bands: ±2 standard errors of random sets"
@@ -84,7 +87,7 @@ def against_learning_epoch(
             )
             row = orders[(orders["trial"] == one["trial"]) & (orders["split"] == split) & (orders["statistic"] == name)]
             said += [f"{r:+.2f} ({w:+.2f})" for r, w in zip(row["rho"], row["rho_within"], strict=True)]
-        panel.set_title(f"{_label(name)}\nρ (within classes): {', '.join(said)}", fontsize=8, color=INK, loc="left")
+        panel.set_title(f"{_label(name)}\nρ (within classes): {', '.join(said).replace('-', '−')}", fontsize=8, color=INK, loc="left")
         step = max(1, last // 5)
         panel.set_xticks([*range(0, last + 1, step), last + 1 + last / 20], [*map(str, range(0, last + 1, step)), "never"])
         panel.set_xlabel("median learning epoch", fontsize=9)
@@ -116,7 +119,7 @@ def _rows_of_images(part: SubFigure, rows: pd.DataFrame, title: str, pictures: M
     epochs = rows["learning_epoch"].replace(np.inf, np.nan)
     never = int(epochs.isna().sum())
     when = f"epochs {epochs.min():g} to {epochs.max():g}" if epochs.notna().any() else ""
-    told = ", ".join(filter(None, [when, f"{never} never" if never else ""]))
+    told = ", ".join(filter(None, [when, f"{never} never learned" if never else ""]))
     part.suptitle(f"{title}: {told}", fontsize=10, color=INK, x=0.01, ha="left")
     axes = list(part.subplots(SHEET_ROWS, SHEET_COLUMNS, squeeze=False).flat)
     for panel in axes:

@@ -39,7 +39,7 @@ def in_which_order(asked: Asked) -> Found:
         "statistic_against_learning_epoch": (
             order_figures.against_learning_epoch(per_example, statistics, found, chosen),
             "Image statistics by median learning epoch (the first from which on a network is right for good); ρ is Spearman's, in brackets "
-            "within classes.",
+            "within classes, of the controls as the legend has them. Images of one channel have one entropy, grey being what they are.",
         ),
         **_sheets(asked.store, per_example, chosen),
     }

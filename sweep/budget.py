@@ -15,10 +15,10 @@ def within(cost: Cost, budget_hours: float | None, trim: bool) -> Plan:
         return cost.plan
     if not cost.is_known:
         raise ConfigError("--budget-hours", [f"the plan's cost is {cost.source}"])
-    if cost.total_s <= budget_hours * 3600:
+    if cost.whole_s <= budget_hours * 3600:
         return cost.plan
-    chosen = first_that_fit(cost, budget_hours * 3600)
-    hours, num = cost.total_s / 3600, len(cost.plan.remaining)
+    chosen = first_that_fit(cost, budget_hours * 3600 - cost.images_s)
+    hours, num = cost.whole_s / 3600, len(cost.plan.remaining)
     excess = f"the plan costs {hours:.3g} device-hours ({cost.source}), the budget is {budget_hours:g}"
     if not chosen:
         raise ConfigError("--budget-hours", [f"{excess}; not even the first of {num} families fits"])

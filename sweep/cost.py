@@ -16,7 +16,7 @@ import torch
 from analysis import tables
 from analysis.spreads import stated
 from analysis.storage import Store
-from sweep.check import num_slots
+from sweep.check import num_cpus, num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads, readable_trials
 from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
@@ -24,6 +24,7 @@ from sweep.simulate import Simulation, simulate
 from sweep.units import duration
 from trainables.data import Dataset, load
 from trainables.family import prepare_process
+from trainables.image_rows import seconds_left
 from trainables.models import build
 from trainables.options import Probes
 from trainables.probes import Look
@@ -67,7 +68,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one device and bytes of tables for each remaining family; bytes of one training state at most."""
+    """Seconds of one device and bytes of tables for each remaining family; bytes of one training state at most.
+
+    images_s: device-seconds that pass while the images of data sets are measured once, after training, with all slots held.
+    """
 
     plan: Plan
     seconds: dict[str, float]
@@ -75,10 +79,17 @@ class Cost:
     state_bytes: float
     source: str
     slots: int
+    images_s: float = 0.0
 
     @property
     def total_s(self) -> float:
+        """Seconds of the families."""
         return math.fsum(self.seconds.values())
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds of the families and of what is done once for all: what a budget has to pay."""
+        return self.total_s + self.images_s
 
     @property
     def total_bytes(self) -> float:
@@ -127,8 +138,11 @@ def cost_line(cost: Cost) -> str:
     """Device-hours, wall time and where they come from, for people."""
     if not cost.is_known:
         return f"cost: {cost.source}"
-    wall = duration(cost.simulation.seconds)
-    return f"cost: {cost.total_s / 3600:.3g} device-hours ({cost.source}); about {wall} on {cost.slots} slots, start-up and analysis aside"
+    images_wall_s = cost.images_s / cost.slots
+    images = f", {duration(images_wall_s)} of it to measure the images" if cost.images_s else ""
+    wall = duration(cost.simulation.seconds + images_wall_s)
+    whole = f"cost: {cost.whole_s / 3600:.3g} device-hours ({cost.source})"
+    return f"{whole}; about {wall} on {cost.slots} slots{images}, start-up and analysis aside"
 
 
 def kind(schedule: Schedule) -> str:
@@ -160,7 +174,16 @@ def estimate(plan: Plan, data: Dataset, store: Store) -> Cost:
         recipe = some[0].base.recipe
         of_tables, of_state = _bytes(some, plan.config, data if recipe.data == plan.config.data else load(recipe.data))
         table_bytes, state_bytes = table_bytes | of_tables, max(state_bytes, of_state)
-    return Cost(plan, seconds, table_bytes, state_bytes, "; ".join(dict.fromkeys(sources)), num_slots(plan.config))
+    source, slots = "; ".join(dict.fromkeys(sources)), num_slots(plan.config)
+    return Cost(plan, seconds, table_bytes, state_bytes, source, slots, _images_s(plan, store) * slots)
+
+
+def _images_s(plan: Plan, store: Store) -> float:
+    """Seconds that the statistics of images will take, once per data set."""
+    if not (plan.config.analysis.enabled and plan.config.analysis.image_statistics):
+        return 0.0
+    configs = {base.dataset_hash: base.recipe.data for base, _ in plan.families.values()}
+    return seconds_left(store, list(configs.values()), num_cpus(plan.config))
 
 
 def _finished(plan: Plan, store: Store) -> pd.DataFrame:

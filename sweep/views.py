@@ -33,7 +33,7 @@ def plan(config_name: str | None, overrides: list[str], budget_hours: float | No
         chosen = within(found.cost, budget_hours, trim)
         console.print(
             f"budget: {budget_hours:g} device-hours pay for {len(chosen.remaining)} of {len(found.cost.plan.remaining)} families, "
-            f"{found.cost.of(chosen).total_s / 3600:.3g} device-hours",
+            f"{found.cost.of(chosen).whole_s / 3600:.3g} device-hours",
             highlight=False,
         )
     return 0

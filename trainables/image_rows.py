@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +12,12 @@ from PIL import Image
 
 from analysis import tables
 from analysis.image_table import MAX_THUMBNAILS, THUMBNAIL_PIXELS
-from analysis.measures.image_statistics import STATISTICS, has_segments, image_statistics
+from analysis.measures.image_statistics import CHUNK_PIXELS, STATISTICS, has_segments, image_statistics
 from analysis.storage import Store
 from trainables.data import Dataset, load, source_images
 from trainables.recipe import Data
+
+TIMED_PIXELS = 2**15  # of the images that are measured to foresee what all will take
 
 
 def write_image_statistics(store: Store, configs: Sequence[Data], num_processes: int = 1, show_progress: bool = False) -> list[str]:
@@ -21,13 +25,7 @@ def write_image_statistics(store: Store, configs: Sequence[Data], num_processes:
 
     Training subsets and levels of label noise of the same data are data sets of their own with the same images: these are measured once.
     """
-    done = set(tables.names(store, "image_statistics"))
-    if has_segments():  # what was written without them is written again
-        segments = tables.read(store, "image_statistics", ["dataset", "segment_count"]).groupby("dataset")["segment_count"].count()
-        done &= set(segments.index[segments > 0])
-    names = [name for name in STATISTICS if name != "segment_count" or has_segments()]
-    missing = [(load(config), config) for config in configs]
-    missing = sorted((one for one in missing if one[0].name not in done), key=lambda one: -len(_ids(one[0])))
+    names, missing = _names(), _missing(store, configs)
     measured: dict[str, tuple[np.ndarray, dict[str, np.ndarray], list[bytes | None]]] = {}  # by pool; its largest data set comes first
     for data, config in missing:
         ids = _ids(data)
@@ -41,6 +39,38 @@ def write_image_statistics(store: Store, configs: Sequence[Data], num_processes:
         tables.write(store, "image_statistics", data.name, rows)
     without = missing and not has_segments()
     return ["images are measured without segment counts: these need pip install 'karenina-sweep[images]'"] if without else []
+
+
+def seconds_left(store: Store, configs: Sequence[Data], num_processes: int = 1) -> float:
+    """Seconds that measuring the missing images will take, by the CPU time of some of them."""
+    seconds, measured = 0.0, set[str]()
+    for data, _ in _missing(store, configs):
+        if data.pool_hash in measured:
+            continue
+        measured.add(data.pool_hash)
+        num_pixels = math.prod(data.image_shape[1:])
+        images = data.train.images[: max(1, TIMED_PIXELS // num_pixels)].cpu().numpy()
+        images = (images - images.min()) / max(float(np.ptp(images)), 1e-9)  # normalised: as the probes have them
+        image_statistics(images[:1], _names())  # imports, and what is compiled once
+        began = time.process_time()
+        image_statistics(images, _names())
+        cpu_s = (time.process_time() - began) / len(images) * len(_ids(data))
+        seconds += cpu_s / min(num_processes, math.ceil(len(_ids(data)) / max(1, CHUNK_PIXELS // num_pixels)))
+    return seconds
+
+
+def _missing(store: Store, configs: Sequence[Data]) -> list[tuple[Dataset, Data]]:
+    """The data sets that are not in the table, the largest first."""
+    done = set(tables.names(store, "image_statistics"))
+    if has_segments():  # what was written without them is written again
+        segments = tables.read(store, "image_statistics", ["dataset", "segment_count"]).groupby("dataset")["segment_count"].count()
+        done &= set(segments.index[segments > 0])
+    loaded = [(load(config), config) for config in configs]
+    return sorted((one for one in loaded if one[0].name not in done), key=lambda one: -len(_ids(one[0])))
+
+
+def _names() -> list[str]:
+    return [name for name in STATISTICS if name != "segment_count" or has_segments()]
 
 
 def _ids(data: Dataset) -> np.ndarray:

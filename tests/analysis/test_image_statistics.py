@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ from analysis.measures.image_statistics import (
     image_statistics,
     segment_count,
 )
-from analysis.measures.local_entropy import float_grey_entropy, rounded_grey, rounded_grey_entropy
+from analysis.measures.local_entropy import float_grey_entropy, rounded_grey_entropy
 
 WITHOUT_SEGMENTS = [name for name in STATISTICS if name != "segment_count"]
 needs_segments = pytest.mark.skipif(not has_segments(), reason="segment counts need scikit-image, the extra `images`")
@@ -127,32 +129,55 @@ def test_entropy_equals_the_reference(name):
     assert rounded_grey_entropy(images) == pytest.approx([reference_entropy(np.rint(v)) for v in values], abs=1e-12)
 
 
-@pytest.mark.parametrize(("hash_bits", "images_at_once", "pixels_at_once"), [(1, 3, 2**10), (5, 2, 1), (16, 64, 2**20)])
-def test_entropy_does_not_depend_on_the_hash_or_the_blocks(monkeypatch, hash_bits, images_at_once, pixels_at_once):
+def test_entropy_does_not_depend_on_threads_blocks_or_strides(monkeypatch):
     images = np.concatenate([noise(3), noise(3, num_levels=4), smooth(3)])
     expected = float_grey_entropy(images)
-    monkeypatch.setattr(local_entropy, "HASH_BITS", hash_bits)
-    monkeypatch.setattr(local_entropy, "IMAGES_AT_ONCE", images_at_once)
-    monkeypatch.setattr(local_entropy, "PIXELS_AT_ONCE", pixels_at_once)
-    assert float_grey_entropy(images) == pytest.approx(expected, abs=1e-12)
+    monkeypatch.setattr(local_entropy, "IMAGES_AT_ONCE", 2)
+    assert (float_grey_entropy(images, num_threads=2) == expected).all()
+    wide = images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)  # channels last in memory
+    assert not wide.flags.c_contiguous
+    num_compiled = len(local_entropy._compiled().signatures)
+    assert (float_grey_entropy(wide) == expected).all()
+    assert len(local_entropy._compiled().signatures) == num_compiled
 
 
-@pytest.mark.parametrize(("most", "least"), [(6, 0), (3, 0), (6, 10**9)])
-def test_values_of_few_pixels_are_counted_in_closed_form(monkeypatch, most, least):
-    """All of up to 6 pixels, of up to 3, and none; images higher than wide, and with windows at every border."""
-    images = np.concatenate([noise(2), noise(2, num_levels=60), smooth(2)])[:, :, :, :17]
-    monkeypatch.setattr(local_entropy, "MAX_CLOSED_FORM", most)
-    monkeypatch.setattr(local_entropy, "MIN_VALUES", least)
-    expected = [reference_entropy(np.rint(v)) for v in reference_grey(images)]
-    assert rounded_grey_entropy(images) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_compiled_entropy_is_that_of_the_same_lines_in_python(rounded):
+    images = np.concatenate([noise(1, (3, 12, 11)), noise(1, (3, 12, 11), num_levels=5), smooth(1, 12)[..., :11]])
+    steps = np.arange(100) ** 2
+    sums = np.empty((2, 3))
+    local_entropy._compiled()(images, rounded, steps, sums[0])
+    with np.errstate(over="ignore"):  # of the hash
+        local_entropy._sum_over_windows(images.astype(np.int64), rounded, steps, sums[1])
+    assert (sums[0] == sums[1]).all()
 
 
-def test_pixels_of_two_images_are_never_equal(monkeypatch):
-    """In the second round images share a table; images 0 and 16 fall into one slot with a grey that both have once."""
-    monkeypatch.setattr(local_entropy, "HASH_BITS", 1)
-    images = np.zeros((17, 1, 10, 10), np.uint8)
-    images[0, 0, 0, 0] = images[16, 0, 0, 1] = 4
-    assert float_grey_entropy(images) == pytest.approx([reference_entropy(image[0]) for image in images], abs=1e-12)
+WHERE_KEPT = "from analysis.measures import local_entropy; stats = local_entropy._compiled().stats; print(stats.cache_path)"
+COMPUTED = """
+import numpy as np
+assert local_entropy.float_grey_entropy(np.zeros((1, 3, 10, 10), np.uint8)) == 0
+print(sum(stats.cache_hits.values()))
+"""
+
+
+def test_machine_code_is_kept_beside_the_file_or_in_the_users_cache_or_not_at_all(tmp_path):
+    package = shutil.copytree(Path(local_entropy.__file__).parents[1], tmp_path / "analysis", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(code: str, home: Path) -> list[str]:
+        variables = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(home)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    beside = package / "measures" / "__pycache__"
+    assert run(WHERE_KEPT, tmp_path) == [str(beside)]
+    shutil.rmtree(beside)
+    beside.touch()  # no folder can be made there, as where the package is read-only
+    kept, num_found = run(WHERE_KEPT + COMPUTED, tmp_path / "home")
+    assert kept.startswith(str(tmp_path / "home"))
+    assert num_found == "0"
+    assert run(WHERE_KEPT + COMPUTED, tmp_path / "home") == [kept, "1"]
+    assert run(WHERE_KEPT, Path("/dev/null")) == ["None"]
 
 
 def test_float_grey_takes_greys_as_equal_exactly_where_float64_does():
@@ -171,15 +196,21 @@ def test_float_grey_takes_greys_as_equal_exactly_where_float64_does():
 
 def test_entropy_of_images_smaller_than_a_window_has_no_value():
     assert np.isnan(float_grey_entropy(noise(2, (3, 9, 32)))).all()
+    assert np.isnan(rounded_grey_entropy(noise(2, (1, 32, 9)))).all()
+    assert len(float_grey_entropy(noise(0))) == 0
 
 
 def test_rounded_grey_is_rounded_half_to_even():
-    levels = np.arange(0, 256, 15)
-    images = np.stack(np.meshgrid(levels, levels, levels, indexing="ij")).reshape(3, -1).T[:, :, None, None].astype(np.uint8)
-    exact = (images[:, 0].astype(int) * 2989 + images[:, 1].astype(int) * 5870 + images[:, 2].astype(int) * 1140).ravel()
-    expected = [round(value / 10000) for value in exact.tolist()]
-    assert (np.array(expected) != (exact + 5000) // 10000).any()  # there are halves among them
-    assert rounded_grey(images).ravel().tolist() == expected
+    """A pixel of a colour equals one of its rounded grey, and the other 98 are white."""
+    levels = np.arange(0, 241, 15)
+    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij")).reshape(3, -1)
+    exact = np.array([2989, 5870, 1140]) @ colours
+    expected = np.array([round(value / 10000) for value in exact.tolist()])
+    assert (expected != (exact + 5000) // 10000).any()  # there are halves among them
+    assert (expected != np.rint(np.array([0.2989, 0.5870, 0.1140]) @ colours)).any()  # which float64 does not know
+    images = np.full((colours.shape[1], 3, 10, 10), 255, np.uint8)
+    images[:, :, 0, 0], images[:, :, 9, 9] = colours.T, expected[:, None]  # grey of three equal levels is 0.9999 of them
+    assert rounded_grey_entropy(images) == pytest.approx(-(0.98 * np.log2(0.98) + 0.02 * np.log2(0.02)), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", IMAGES)

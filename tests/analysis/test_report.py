@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis import figures
 from analysis.__main__ import main
 from analysis.analyse import analyse
 from analysis.question import Found
@@ -121,6 +122,15 @@ def test_what_is_written_is_listed_and_readable(analysed):
         if file.endswith(".png"):
             assert store.read(file).startswith(b"\x89PNG")
     assert {"seed", "estimator", "num_families"} <= set(pd.read_parquet(store.path("analysis/association.parquet")))
+
+
+def test_a_reason_stays_above_its_own_panel():
+    reason = "8 families of 4 controls: 24 exchanges, fewer than 100: p cannot be below 0.083"
+    row = pd.Series({"layer": "block3", "verdict": "undecided", "reason": reason, "rho": float("nan")})
+    figure, (left, right) = figures.panels(2)
+    title = left.set_title(figures._answer(row), fontsize=9, loc="left")
+    figure.draw_without_rendering()
+    assert title.get_window_extent().x1 < right.get_window_extent().x0
 
 
 def test_running_again_writes_the_same_bytes(sweep):

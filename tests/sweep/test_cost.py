@@ -1,6 +1,7 @@
 """What a plan costs: rates from records or from a timed family, lines, simulation, budgets."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from analysis.storage import Store
 from sweep.budget import first_that_fit, within
 from sweep.config import ConfigError, Space, Sweep
-from sweep.cost import Cost, Line, _finished, _what_costs, cost_line, estimate, kind, recorded
+from sweep.cost import Cost, Line, _finished, _images_s, _what_costs, cost_line, estimate, kind, recorded
 from sweep.plan import Plan, make_plan
 from sweep.probe import ProbeFailed, functions_in_turn, time_apart, time_family
 from sweep.releases import Releases
@@ -17,6 +18,7 @@ from sweep.searcher import PrefixSearcher
 from sweep.simulate import most_states, simulate
 from trainables.data import Dataset
 from trainables.family import run
+from trainables.image_rows import write_image_statistics
 from trainables.options import Stability
 from trainables.recipe import BaseRecipe, Model
 from trainables.schedule import Schedule
@@ -237,6 +239,20 @@ def test_a_budget_refuses_or_trims(plan):
     # What families left out start from is kept, so that nothing is trained twice when they run.
     assert set(trimmed.users) == set(plan.users)
     assert cost.of(trimmed).total_s == 4 * 3600
+
+
+def test_measuring_the_images_is_paid_once_per_data_set(sweep, small_data, store, plan):
+    cost = estimate(plan, small_data, store)
+    assert cost.whole_s == cost.total_s + cost.images_s > cost.total_s
+    assert "of it to measure the images" in cost_line(cost)
+    apart = replace(cost_of(plan, dict.fromkeys(plan.remaining, 3600.0)), images_s=3600.0)
+    assert len(within(apart, 4.5, True).remaining) == 3  # where four fit without
+    with pytest.raises(ConfigError, match=f"costs {len(plan.remaining) + 1} device-hours"):
+        within(apart, len(plan.remaining), False)
+    without = sweep.model_copy(update={"analysis": sweep.analysis.model_copy(update={"image_statistics": False})})
+    assert _images_s(make_plan(without, small_data, store), store) == 0
+    write_image_statistics(store, [sweep.data])
+    assert _images_s(plan, store) == 0
 
 
 def test_planning_names_no_more_states_than_are_used(sweep, small_data, store, monkeypatch):

@@ -1,6 +1,7 @@
 """The table of image statistics: once per data set, with thumbnails, and what it says without scikit-image."""
 
 import io
+import time
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from analysis import tables
 from analysis.measures import image_statistics
 from trainables import image_rows
 from trainables.data import load, source_images
-from trainables.image_rows import thumbnails, write_image_statistics
+from trainables.image_rows import seconds_left, thumbnails, write_image_statistics
 from trainables.recipe import CellsData
 
 DATA = CellsData(num_images=60, image_size=12, num_slides=8)
@@ -48,6 +49,18 @@ def test_subsets_and_label_noise_are_measured_once_and_nothing_twice(store, monk
     assert few["edge_sum"].tolist() == found[configs[2]]["edge_sum"][few.index].tolist()
     write_image_statistics(store, configs)
     assert calls == [60]
+
+
+def test_the_time_it_will_take_is_of_each_pool_once_over_processes_that_have_work(store, monkeypatch):
+    monkeypatch.setattr(time, "process_time", iter(range(100)).__next__)  # a measurement takes a second
+    monkeypatch.setattr(image_rows, "TIMED_PIXELS", 12 * 12 * 10)
+    noisy = DATA.model_copy(update={"label_noise": 0.5})
+    assert seconds_left(store, [DATA, noisy]) == 60 / 10
+    assert seconds_left(store, [DATA], num_processes=2) == 60 / 10  # all are one chunk
+    monkeypatch.setattr(image_rows, "CHUNK_PIXELS", 12 * 12 * 20)
+    assert seconds_left(store, [DATA], num_processes=2) == 60 / 10 / 2
+    write_image_statistics(store, [DATA])
+    assert seconds_left(store, [DATA]) == 0
 
 
 def test_without_scikit_image_it_says_so_and_with_it_later_mends_it(store, monkeypatch):
