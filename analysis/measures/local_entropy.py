@@ -13,6 +13,8 @@ from functools import cache
 
 import numpy as np
 
+from analysis.measures.compiled import compiled
+
 WINDOW = 10  # pixels: windows are 10 x 10 at stride 1
 UNIT = 2.0**-52  # of sums of f
 IMAGES_AT_ONCE = 128  # of a thread, which then takes others
@@ -39,7 +41,7 @@ def _mean_entropy(images: np.ndarray, rounded: bool, num_threads: int) -> np.nda
         return np.full(num_samples, np.nan)
     c = np.arange(WINDOW * WINDOW + 1)
     f = (c * np.log2(np.maximum(c, 1)) / UNIT).astype(np.int64)
-    images, sums, kernel = np.ascontiguousarray(images), np.empty(num_samples), _compiled()
+    images, sums, kernel = np.ascontiguousarray(images), np.empty(num_samples), _kernel()
 
     def work(begin: int) -> None:
         block = slice(begin, begin + IMAGES_AT_ONCE)
@@ -56,14 +58,8 @@ def _mean_entropy(images: np.ndarray, rounded: bool, num_threads: int) -> np.nda
 
 
 @cache
-def _compiled() -> Callable[[np.ndarray, bool, np.ndarray, np.ndarray], None]:
-    """The loop as machine code: kept beside this file, in the user's cache where that is read-only, else in this process only."""
-    from numba import njit  # here, because it takes half a second and most commands do without
-
-    try:
-        return njit(nogil=True, cache=True)(_sum_over_windows)
-    except RuntimeError:  # nowhere to keep it
-        return njit(nogil=True)(_sum_over_windows)
+def _kernel() -> Callable[[np.ndarray, bool, np.ndarray, np.ndarray], None]:
+    return compiled(_sum_over_windows)
 
 
 def _sum_over_windows(images: np.ndarray, rounded: bool, steps: np.ndarray, sums: np.ndarray) -> None:

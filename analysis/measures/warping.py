@@ -6,7 +6,6 @@ image are read at the same places: with four of them side by side, what a pixel 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+from analysis.measures.compiled import compiled
 
 _LANES = 4  # channels side by side, pixels blended at once, waves summed at once
 _PIXELS_PER_THREAD = 2**16  # for fewer a thread costs more than it saves
@@ -49,16 +50,8 @@ def _waves(cut: int, size: int) -> np.ndarray:
     return waves
 
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-_inner = njit(**_OPTIONS)
-
-
-def _outer(function: Callable[..., None]) -> Any:
-    """Compiled once: kept beside this file, or in the user's cache where that is read-only; where both are, in this process alone."""
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no place to write
-        return _inner(function)
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+_inner = njit(nogil=True, **_OPTIONS)
 
 
 @_inner
@@ -171,8 +164,7 @@ def _blend_all(packed: np.ndarray, offsets: np.ndarray, down: int, x: np.ndarray
         _blend(packed, offsets, np.int32(down), x, y, min(p, len(offsets) - _LANES), warped, starts)  # type: ignore[call-arg]
 
 
-@_outer
-def _warp(
+def _in_one_thread(
     images: np.ndarray, coefficients: np.ndarray, modes: np.ndarray, across: np.ndarray, along: np.ndarray, warped: np.ndarray
 ) -> None:
     """`warp` in one thread, with the waves along the width and along the height."""
@@ -192,3 +184,6 @@ def _warp(
             _pack(image[a], image[b], image[c], image[d], packed)
             starts = (a * num_pixels, b * num_pixels, c * num_pixels, d * num_pixels)
             _blend_all(packed, offsets, _LANES * width, x_flat, y_flat, warped[field].reshape(-1), starts)
+
+
+_warp = compiled(_in_one_thread, **_OPTIONS)

@@ -136,9 +136,9 @@ def test_entropy_does_not_depend_on_threads_blocks_or_strides(monkeypatch):
     assert (float_grey_entropy(images, num_threads=2) == expected).all()
     wide = images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)  # channels last in memory
     assert not wide.flags.c_contiguous
-    num_compiled = len(local_entropy._compiled().signatures)
+    num_compiled = len(local_entropy._kernel().signatures)
     assert (float_grey_entropy(wide) == expected).all()
-    assert len(local_entropy._compiled().signatures) == num_compiled
+    assert len(local_entropy._kernel().signatures) == num_compiled
 
 
 @pytest.mark.parametrize("rounded", [False, True])
@@ -146,13 +146,13 @@ def test_compiled_entropy_is_that_of_the_same_lines_in_python(rounded):
     images = np.concatenate([noise(1, (3, 12, 11)), noise(1, (3, 12, 11), num_levels=5), smooth(1, 12)[..., :11]])
     steps = np.arange(100) ** 2
     sums = np.empty((2, 3))
-    local_entropy._compiled()(images, rounded, steps, sums[0])
+    local_entropy._kernel()(images, rounded, steps, sums[0])
     with np.errstate(over="ignore"):  # of the hash
         local_entropy._sum_over_windows(images.astype(np.int64), rounded, steps, sums[1])
     assert (sums[0] == sums[1]).all()
 
 
-WHERE_KEPT = "from analysis.measures import local_entropy; stats = local_entropy._compiled().stats; print(stats.cache_path)"
+WHERE_KEPT = "from analysis.measures import local_entropy; stats = local_entropy._kernel().stats; print(stats.cache_path)"
 COMPUTED = """
 import numpy as np
 assert local_entropy.float_grey_entropy(np.zeros((1, 3, 10, 10), np.uint8)) == 0
