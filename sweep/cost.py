@@ -16,6 +16,7 @@ import torch
 from analysis import tables
 from analysis.spreads import stated
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep.check import num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads, readable_trials
@@ -177,10 +178,10 @@ def recorded(some: list[Planned], rows: pd.DataFrame, wanted: dict[str, Any]) ->
     rows = rows[np.array(probes, dtype=bool)]
     same = rows[rows["base"].isin({planned.base.name for planned in some})]
     if not same.empty:
-        return _fitted(same, f"from {len(same)} finished families of the same base recipe")
+        return _fitted(same, f"from {counted(len(same), 'finished family')} of the same base recipe")
     alike = [base for base, text in rows.groupby("base")["recipe"].first().items() if _what_costs(json.loads(text)) == wanted]
     like = rows[rows["base"].isin(alike)]
-    return _fitted(like, f"from {len(like)} finished families of a similar base recipe") if not like.empty else None
+    return _fitted(like, f"from {counted(len(like), 'finished family')} of a similar base recipe") if not like.empty else None
 
 
 def _what_costs(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_a_budget_trains_what_fits_and_the_rest_later(undisturbed, tmp_path, sam
     output = finish(folder, "--config", "my.yaml", "--budget-hours", str(cost.total_s / 3600 / 2), "--trim")
     num_done = len(list((results / "trials").glob("*.parquet")))
     assert 0 < num_done < NUM_FAMILIES
-    assert f"the sweep is not complete: {NUM_FAMILIES - num_done} families were left out" in output
+    assert f"the sweep is not complete: {NUM_FAMILIES - num_done} families left out" in output
     assert "pay for" in finish(folder, "plan", "--config", "my.yaml", "--budget-hours", "9", module="sweep")
     finish(folder, "--config", "my.yaml")
     runs = pd.read_parquet(results / "runs").sort_values("started_at")

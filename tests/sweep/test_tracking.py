@@ -1,0 +1,137 @@
+"""Trackers beside the tables: TensorBoard's files, MLflow's store and W&B's offline runs, as their own readers or formats have them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from analysis import tables
+from analysis.storage import Store
+from sweep import extras
+from sweep.check import check_here
+from sweep.config import ConfigError, load
+from sweep.log import RunLog
+from sweep.plan import Plan, make_plan
+from sweep.tracking import Tracked, described
+from sweep.tuner import run_plan
+from trainables.data import load as load_data
+
+CONFIG = """
+name: tiny
+data: {source: cells, num_images: 160, image_size: 12, num_slides: 8}
+model: {name: cnn, widths: [4, 6]}
+training: {epochs: 3, batch_size: 16, replicas: 2}
+probes: {num_samples: 10, baselines: false}
+space: {activations: [relu, tanh], losses: [cross_entropy], swap_epochs: [1], swaps: [activation]}
+resources: {num_cpus: 2}
+"""
+INSTALLED = [name for name in ("tensorboard", "mlflow", "wandb") if extras.missing(name) is None]
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch) -> Plan:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    Path("my.yaml").write_text(CONFIG)
+    config, _ = load("my.yaml", [f"tracking={INSTALLED}"])
+    return make_plan(config, load_data(config.data), Store("results/tiny"))
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """TensorBoard's scalars by name and step, from the records of its files: length, checksum, event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack_from("<Q", data, at)
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += 12 + length + 4
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")  # of the trackers' own
+def test_a_sweep_is_tracked(plan):
+    """On Ray, with every tracker that is installed; what they were told is what the tables say."""
+    store, console = Store("results/tiny"), RunLog()
+    outcome = run_plan(plan, store, console)
+    assert not outcome.failed
+    curves = tables.read(store, "epochs")
+    curves = curves[(curves["moment"] == "epoch") & (curves["split"] == "test")].groupby(["trial", "epoch"])["accuracy"].mean()
+    place = Path("results/tiny/tracking")
+    assert sorted(path.name for path in place.iterdir()) == sorted(INSTALLED)
+    for trial, planned in plan.remaining.items():
+        wanted = {epoch: pytest.approx(curves[trial, epoch], rel=1e-6) for epoch in range(planned.start_epoch + 1, 4)}
+        assert scalars(place / "tensorboard" / trial)["ray/tune/test_accuracy"] == wanted
+    if "mlflow" in INSTALLED:
+        check_mlflow(plan, place / "mlflow", curves)
+    if "wandb" in INSTALLED:
+        runs = [path.name.rpartition("-")[2] for path in (place / "wandb").glob("wandb/offline-run-*")]
+        assert sorted(runs) == sorted(plan.families)
+
+
+def check_mlflow(plan: Plan, place: Path, curves) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place.absolute()}/mlflow.db")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name.split(" ")[0] for run in runs} == set(plan.families)
+    for run in runs:
+        trial = run.info.run_name.split(" ")[0]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["schedule"] == str(plan.families[trial].schedule)
+        assert run.data.metrics["test_accuracy"] == pytest.approx(curves[trial, 3])
+
+
+def test_what_a_tracker_is_shown_of_a_family(plan):
+    trial = next(iter(plan.families))
+    found = described(plan, trial)
+    assert found["schedule"] == str(plan.families[trial].schedule)
+    assert found["training.replicas"] == 2
+    assert found["first_activation"] in ("relu", "tanh")
+
+
+def test_a_tracker_that_fails_is_told_once_and_costs_itself_only(plan, capsys):
+    class Broken:
+        def setup(self):
+            raise ConnectionError("nobody there \x1b[2J")
+
+    tracked = Tracked("tensorboard", plan, Store("results/tiny"), RunLog(soft_wrap=True))
+    tracked._begin = lambda: Broken().setup()
+    for _ in range(2):
+        tracked.setup()
+    assert (
+        capsys.readouterr().out == "note: tracking with tensorboard has ended, the sweep goes on: ConnectionError: nobody there \\x1b[2J\n"
+    )
+
+
+def test_a_missing_package_is_refused_with_what_installs_it(plan, monkeypatch):
+    monkeypatch.setitem(extras.PACKAGES, "wandb", "absent_wandb")
+    config, source = load("my.yaml", ["tracking=[wandb]"])
+    with pytest.raises(ConfigError, match=r"tracking: wandb needs the package absent_wandb.* pip install 'karenina-sweep\[wandb\]'"):
+        check_here(config, Store("results/tiny"), source)
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
+        load("my.yaml", ["tracking=[tensorbord]"])
+
+
+def test_results_elsewhere_are_tracked_here(plan):
+    """A tracker writes files on this machine; names of families do not know of it."""
+    from sweep.tracking import folder
+
+    class Elsewhere(Store):
+        is_local = False
+
+        def __init__(self) -> None:
+            pass
+
+    assert folder(plan.config, Elsewhere(), "wandb") == Path("tracking/tiny/wandb").absolute()
+    without, _ = load("my.yaml")
+    assert set(make_plan(without, load_data(without.data), Store("results/tiny")).families) == set(plan.families)
