@@ -126,17 +126,24 @@ def _hours(text: str) -> float:
 
 def guarded(verb: Callable[[], int], again: str) -> int:
     """Run a verb. A user's mistake becomes its message and exit code 2, Ctrl-C a line with `again`, what to type to go on, and 130."""
-    from analysis.reading import Unreadable
-    from trainables.schedule import NameMismatch
-
     try:
         return verb()
-    except (ConfigError, NameMismatch, Unreadable) as error:
+    except Exception as error:
+        if not isinstance(error, _mistakes()):
+            raise
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
         return REFUSED
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print(f"stopped. To go on: {again}", highlight=False, markup=False)
         return INTERRUPTED
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What is the user's to mend. Imported when something went wrong: it is slow."""
+    from analysis.reading import Unreadable
+    from trainables.schedule import NameMismatch
+
+    return ConfigError, NameMismatch, Unreadable
 
 
 def typed(module: str, words: Sequence[str]) -> str:

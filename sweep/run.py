@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from analysis.wording import counted
 from sweep.command_line import DONE, INCOMPLETE, INTERRUPTED, command, guarded, parser_of_run, typed
 from sweep.config import ConfigError, Sweep, load
@@ -111,14 +109,14 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
                 console.print(
                     f"left out, as {budget_hours:g} device-hours do not pay for them: {counted(by_budget, 'family')}", markup=False
                 )
-        _prepare(plan, store)
+        _prepare(plan, store, not console.quiet)
         console.keep_in(store)
         if not whole.num_unproposed:  # families still to be proposed may start from any
             _delete_states(plan, store)
         started_at, started = datetime.now(UTC), time.monotonic()
         outcome = run_plan(plan, store, console)
         seconds, after = time.monotonic() - started, make_plan(config, data, store)
-        _write_samples(after, store)  # a search may have proposed other data
+        _write_samples(after, store, not console.quiet)  # a search may have proposed other data
         line = write_run(store, started_at, seconds, cost, outcome, after)
         left_out = plan.left_out
         plan = replace(after, remaining={t: p for t, p in after.remaining.items() if t not in left_out}, left_out=left_out)
@@ -132,7 +130,7 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
         for line in about_search(plan, store):
             console.print(line, markup=False)
     else:
-        _prepare(plan, store)
+        _prepare(plan, store, not console.quiet)
         plan = replace(plan, num_unproposed=whole.num_unproposed)
     if not plan.remaining and not (retry != "all" and plan.num_unproposed):
         _delete_states(plan, store)
@@ -174,7 +172,7 @@ def about_search(plan: Plan, store: Store) -> list[str]:
     return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {counted(total, 'family')} proposed{few}; study: {place}"]
 
 
-def _prepare(plan: Plan, store: Store) -> None:
+def _prepare(plan: Plan, store: Store, progress: bool = True) -> None:
     """Write what belongs to the sweep as a whole."""
     import yaml
 
@@ -183,10 +181,10 @@ def _prepare(plan: Plan, store: Store) -> None:
     store.delete_temporaries()
     store.write("sweep.yaml", yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False).encode())
     store.write("SCHEMA.md", tables.schema_markdown().encode())
-    _write_samples(plan, store)
+    _write_samples(plan, store, progress)
 
 
-def _write_samples(plan: Plan, store: Store) -> None:
+def _write_samples(plan: Plan, store: Store, progress: bool = True) -> None:
     """Write the tables of every data set that families of the plan train on: `samples`, and `warps` and `hull_pixels` where asked for."""
     from trainables.data import load as load_data
     from trainables.probes.hull_pixels import pixel_hull
@@ -198,16 +196,16 @@ def _write_samples(plan: Plan, store: Store) -> None:
         if plan.config.probes.stability is not None:
             write_warps(store, load_data(data), plan.config.probes)
         if plan.config.probes.hull is not None:
-            pixel_hull(store, load_data(data), plan.config.probes, progress=True)
+            pixel_hull(store, load_data(data), plan.config.probes, progress=progress)
 
 
-def _write_image_statistics(plan: Plan, store: Store, console: Console) -> None:
+def _write_image_statistics(plan: Plan, store: Store, console: RunLog) -> None:
     """Write the table `image_statistics` of every data set that finished families trained on and that has none yet."""
     from sweep.check import num_cpus
     from trainables.image_rows import write_image_statistics
 
     configs = {plan.families[trial].base.dataset_hash: plan.families[trial].base.recipe.data for trial in plan.done}
-    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), sys.stderr.isatty()):
+    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), sys.stderr.isatty() and not console.quiet):
         console.print(f"note: {note}", markup=False)
 
 

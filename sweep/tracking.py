@@ -20,6 +20,7 @@ from sweep.failures import DESCRIPTION, flat
 from sweep.log import RunLog, printable
 from sweep.plan import Plan
 
+_UPLOAD_S = 60  # what W&B may take at the end of a sweep to send what is left
 _NO_METRICS = ("objectives", "notes")
 
 
@@ -45,7 +46,7 @@ def _logger(name: str, config: Sweep, place: Path) -> Any:
         os.environ.setdefault("WANDB_MODE", "offline")  # read here; the processes that log are told below
     mode = os.environ.get("WANDB_MODE", "online")
     project = os.environ.get("WANDB_PROJECT", config.name)
-    return WandbLoggerCallback(project=project, group=config.name, dir=str(place), mode=mode)
+    return WandbLoggerCallback(project=project, group=config.name, dir=str(place), mode=mode, upload_timeout=_UPLOAD_S)
 
 
 @dataclass(eq=False)
@@ -84,6 +85,7 @@ class Tracked(tune.Callback):
     def __init__(self, name: str, plan: Plan, store: Store, console: RunLog) -> None:
         self.name, self.plan, self.console, self.place = name, plan, console, folder(plan.config, store, name)
         self._shown: dict[str, Shown] = {}
+        self._open: set[str] = set()  # families that were begun and have not ended
         self._failed: set[str] = set()
         self._logger: Any = None
         self._is_broken = False
@@ -102,8 +104,7 @@ class Tracked(tune.Callback):
             why = printable(f"{type(error).__name__}: {error}")
             self.console.print(f"note: tracking with {self.name} has ended, the sweep goes on: {why}", markup=False, highlight=False)
 
-    def _of(self, trial: Any) -> Shown:
-        family = trial.config["trial"]
+    def _of(self, family: str) -> Shown:
         if family not in self._shown:
             path = str(self.place / family)
             self._shown[family] = Shown(family, self.plan.label(family), described(self.plan, family), path, self.plan.config.name)
@@ -119,7 +120,8 @@ class Tracked(tune.Callback):
         self._tell(self._begin)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda: self._logger.log_trial_start(self._of(trial)))
+        self._open.add(trial.config["trial"])
+        self._tell(lambda: self._logger.log_trial_start(self._of(trial.config["trial"])))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         if result["status"] == "failed":
@@ -128,15 +130,21 @@ class Tracked(tune.Callback):
         if report:
             numbers = {key: value for key, value in report.items() if key not in _NO_METRICS}
             told = {**numbers, "training_iteration": report["epoch"]}  # the step of all trackers
-            self._tell(lambda: self._logger.log_trial_result(iteration, self._of(trial), told))
+            self._tell(lambda: self._logger.log_trial_result(iteration, self._of(trial.config["trial"]), told))
+
+    def _end(self, family: str, failed: bool) -> None:
+        self._open.discard(family)
+        self._tell(lambda: self._logger.log_trial_end(self._of(family), failed))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda: self._logger.log_trial_end(self._of(trial), trial.config["trial"] in self._failed))
+        self._end(trial.config["trial"], trial.config["trial"] in self._failed)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda: self._logger.log_trial_end(self._of(trial), True))
+        self._end(trial.config["trial"], True)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        for family in sorted(self._open):  # those of an interrupted run: W&B's callback would wait for their end
+            self._end(family, True)
         self._tell(lambda: self._logger.on_experiment_end(trials))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +112,29 @@ def test_a_tracker_that_fails_is_told_once_and_costs_itself_only(plan, capsys):
     assert (
         capsys.readouterr().out == "note: tracking with tensorboard has ended, the sweep goes on: ConnectionError: nobody there \\x1b[2J\n"
     )
+
+
+def test_families_of_an_interrupted_run_are_ended(plan):
+    """W&B's callback would wait for them, for half an hour."""
+    ended = []
+
+    class Logger:
+        def log_trial_start(self, shown): ...
+
+        def log_trial_end(self, shown, failed):
+            ended.append((shown.trial_id, failed))
+
+        def on_experiment_end(self, trials):
+            ended.append("all")
+
+    tracked = Tracked("wandb", plan, Store("results/tiny"), RunLog())
+    tracked._logger = Logger()
+    first, second, *_ = trials = [SimpleNamespace(config={"trial": trial}) for trial in plan.families]
+    for trial in (first, second):
+        tracked.on_trial_start(0, trials, trial)
+    tracked.on_trial_complete(0, trials, first)
+    tracked.on_experiment_end(trials)
+    assert ended == [(first.config["trial"], False), (second.config["trial"], True), "all"]
 
 
 def test_a_missing_package_is_refused_with_what_installs_it(plan, monkeypatch):
