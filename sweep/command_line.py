@@ -129,7 +129,7 @@ def guarded(verb: Callable[[], int], again: str) -> int:
     try:
         return verb()
     except Exception as error:
-        if not isinstance(error, _mistakes()):
+        if not isinstance(error, ConfigError) and not isinstance(error, _further_mistakes()):
             raise
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
         return REFUSED
@@ -138,12 +138,12 @@ def guarded(verb: Callable[[], int], again: str) -> int:
         return INTERRUPTED
 
 
-def _mistakes() -> tuple[type[Exception], ...]:
-    """What is the user's to mend. Imported when something went wrong: it is slow."""
+def _further_mistakes() -> tuple[type[Exception], ...]:
+    """What else is the user's to mend. Imported when something went wrong: it is slow."""
     from analysis.reading import Unreadable
     from trainables.schedule import NameMismatch
 
-    return ConfigError, NameMismatch, Unreadable
+    return NameMismatch, Unreadable
 
 
 def typed(module: str, words: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ray import tune
@@ -20,7 +22,7 @@ from sweep.failures import DESCRIPTION, flat
 from sweep.log import RunLog, printable
 from sweep.plan import Plan
 
-_UPLOAD_S = 60  # what W&B may take at the end of a sweep to send what is left
+_AT_END_S = 60.0  # what a tracker may take for a call after the last family
 _NO_METRICS = ("objectives", "notes")
 
 
@@ -46,7 +48,7 @@ def _logger(name: str, config: Sweep, place: Path) -> Any:
         os.environ.setdefault("WANDB_MODE", "offline")  # read here; the processes that log are told below
     mode = os.environ.get("WANDB_MODE", "online")
     project = os.environ.get("WANDB_PROJECT", config.name)
-    return WandbLoggerCallback(project=project, group=config.name, dir=str(place), mode=mode, upload_timeout=_UPLOAD_S)
+    return WandbLoggerCallback(project=project, group=config.name, dir=str(place), mode=mode, upload_timeout=int(_AT_END_S))
 
 
 @dataclass(eq=False)
@@ -80,7 +82,10 @@ def described(plan: Plan, trial: str) -> dict[str, Any]:
 
 
 class Tracked(tune.Callback):
-    """Shows families to a tracker: our ids, readable parameters, and numbers over epochs in place of Tune's iterations."""
+    """Shows families to a tracker: our ids, readable parameters, and numbers over epochs in place of Tune's iterations.
+
+    From a thread of its own: some trackers take tenths of a second per family and epoch, and the sweep does not wait for them.
+    """
 
     def __init__(self, name: str, plan: Plan, store: Store, console: RunLog) -> None:
         self.name, self.plan, self.console, self.place = name, plan, console, folder(plan.config, store, name)
@@ -89,26 +94,30 @@ class Tracked(tune.Callback):
         self._failed: set[str] = set()
         self._logger: Any = None
         self._is_broken = False
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name=f"tracking with {name}", daemon=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore, which never happens here."""
         return {}
 
-    def _tell(self, function: Callable[..., object], *arguments: Any) -> None:
-        if self._is_broken:
-            return
-        try:
-            function(*arguments)
-        except Exception as error:  # whatever a tracker or its server raises
-            self._is_broken = True
-            why = printable(f"{type(error).__name__}: {error}")
-            self.console.print(f"note: tracking with {self.name} has ended, the sweep goes on: {why}", markup=False, highlight=False)
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if self._is_broken:
+                continue
+            try:
+                call()
+            except Exception as error:  # whatever a tracker or its server raises
+                self._is_broken = True
+                self._note(f"tracking with {self.name} has ended, the sweep goes on: {type(error).__name__}: {error}")
+
+    def _note(self, text: str) -> None:
+        self.console.print(f"note: {printable(text)}", markup=False, highlight=False)
 
     def _of(self, family: str) -> Shown:
         if family not in self._shown:
             path = str(self.place / family)
             self._shown[family] = Shown(family, self.plan.label(family), described(self.plan, family), path, self.plan.config.name)
-            self._shown[family].init_local_path()
         return self._shown[family]
 
     def _begin(self) -> None:
@@ -117,24 +126,28 @@ class Tracked(tune.Callback):
         self._logger.setup()
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        self._tell(self._begin)
+        self._thread.start()
+        self._calls.put(self._begin)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._open.add(trial.config["trial"])
-        self._tell(lambda: self._logger.log_trial_start(self._of(trial.config["trial"])))
+        shown = self._of(trial.config["trial"])
+        self._open.add(shown.trial_id)
+        self._calls.put(shown.init_local_path)
+        self._calls.put(lambda: self._logger.log_trial_start(shown))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        shown, report = self._of(trial.config["trial"]), json.loads(result.get("report", "{}"))
         if result["status"] == "failed":
-            self._failed.add(trial.config["trial"])
-        report = json.loads(result.get("report", "{}"))
+            self._failed.add(shown.trial_id)
         if report:
             numbers = {key: value for key, value in report.items() if key not in _NO_METRICS}
             told = {**numbers, "training_iteration": report["epoch"]}  # the step of all trackers
-            self._tell(lambda: self._logger.log_trial_result(iteration, self._of(trial.config["trial"]), told))
+            self._calls.put(lambda: self._logger.log_trial_result(iteration, shown, told))
 
     def _end(self, family: str, failed: bool) -> None:
+        shown = self._of(family)
         self._open.discard(family)
-        self._tell(lambda: self._logger.log_trial_end(self._of(family), failed))
+        self._calls.put(lambda: self._logger.log_trial_end(shown, failed))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial.config["trial"], trial.config["trial"] in self._failed)
@@ -143,9 +156,20 @@ class Tracked(tune.Callback):
         self._end(trial.config["trial"], True)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Wait until all is told, or nothing was taken in for so long."""
         for family in sorted(self._open):  # those of an interrupted run: W&B's callback would wait for their end
             self._end(family, True)
-        self._tell(lambda: self._logger.on_experiment_end(trials))
+        self._calls.put(lambda: self._logger.on_experiment_end(trials))
+        self._calls.put(None)
+        waiting = self._calls.qsize()
+        self._thread.join(_AT_END_S)
+        while self._thread.is_alive():
+            before, waiting = waiting, self._calls.qsize()
+            if waiting == before:
+                self._note(f"tracking with {self.name} has taken nothing for {_AT_END_S:g} s; what it lacks is in the tables")
+                return
+            self._note(f"tracking with {self.name} is behind: {waiting} of its calls wait")
+            self._thread.join(_AT_END_S)
 
 
 def trackers(plan: Plan, store: Store, console: RunLog) -> list[Tracked]:

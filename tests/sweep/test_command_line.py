@@ -160,7 +160,7 @@ def test_ctrl_c_before_anything_runs(folder):
     ("variables", "is_terminal", "is_coloured"), [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({}, False, False)]
 )
 def test_colours_are_for_terminals_that_want_them(tmp_path, variables, is_terminal, is_coloured):
-    command = [sys.executable, "-m", "sweep", "show", "--config", "absent", "t0"]
+    command = [sys.executable, "-m", "sweep.run", "--config", "absent"]
     if is_terminal:
         ours, theirs = pty.openpty()
         done = subprocess.run(command, env=environment(**variables), cwd=tmp_path, stdout=theirs, stderr=theirs, timeout=100)

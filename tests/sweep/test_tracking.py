@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 
 from analysis import tables
 from analysis.storage import Store
-from sweep import extras
+from sweep import extras, tracking
 from sweep.check import check_here
 from sweep.config import ConfigError, load
 from sweep.log import RunLog
@@ -58,9 +60,37 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 @pytest.mark.filterwarnings("ignore")  # of the trackers' own
+def test_a_family_is_shown_over_its_epochs(plan, name):
+    """By Tune's callback and the tracker's own files, without Ray: ids, parameters, and numbers at the epochs that they are of."""
+    if name not in INSTALLED:
+        pytest.skip(extras.missing(name))
+    store = Store("results/tiny")
+    tracked, (family, *_) = Tracked(name, plan, store, RunLog()), plan.families
+    trial = SimpleNamespace(config={"trial": family})
+    accuracies = {1: 0.5, 2: 0.75, 3: 0.7}
+    tracked.setup()
+    tracked.on_trial_start(0, [trial], trial)
+    for epoch, accuracy in accuracies.items():
+        report = {"epoch": epoch, "test_accuracy": accuracy, "objectives": [], "notes": ["a note"]}
+        tracked.on_trial_result(0, [trial], trial, {"status": "running", "report": json.dumps(report)})
+    tracked.on_trial_complete(0, [trial], trial)
+    tracked.on_experiment_end([trial])
+    assert not tracked._is_broken
+    place = Path("results/tiny/tracking") / name
+    if name == "tensorboard":
+        found = scalars(place / family)
+        assert found["ray/tune/test_accuracy"] == pytest.approx(accuracies)
+        assert not {"ray/tune/notes", "ray/tune/objectives"} & set(found)
+    else:
+        check_mlflow(plan, place, [family], {(family, 3): 0.7})
+
+
+@pytest.mark.slow  # on Ray; test_watch.py has TensorBoard beside a whole sweep
+@pytest.mark.filterwarnings("ignore")
 def test_a_sweep_is_tracked(plan):
-    """On Ray, with every tracker that is installed; what they were told is what the tables say."""
+    """With every tracker that is installed; what they were told is what the tables say."""
     store, console = Store("results/tiny"), RunLog()
     outcome = run_plan(plan, store, console)
     assert not outcome.failed
@@ -72,24 +102,24 @@ def test_a_sweep_is_tracked(plan):
         wanted = {epoch: pytest.approx(curves[trial, epoch], rel=1e-6) for epoch in range(planned.start_epoch + 1, 4)}
         assert scalars(place / "tensorboard" / trial)["ray/tune/test_accuracy"] == wanted
     if "mlflow" in INSTALLED:
-        check_mlflow(plan, place / "mlflow", curves)
+        check_mlflow(plan, place / "mlflow", list(plan.families), curves)
     if "wandb" in INSTALLED:
         runs = [path.name.rpartition("-")[2] for path in (place / "wandb").glob("wandb/offline-run-*")]
         assert sorted(runs) == sorted(plan.families)
 
 
-def check_mlflow(plan: Plan, place: Path, curves) -> None:
+def check_mlflow(plan: Plan, place: Path, families: list[str], last_accuracy) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{place.absolute()}/mlflow.db")
     (experiment,) = [found for found in client.search_experiments() if found.name == "tiny"]
     runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.run_name.split(" ")[0] for run in runs} == set(plan.families)
+    assert {run.info.run_name.split(" ")[0] for run in runs} == set(families)
     for run in runs:
         trial = run.info.run_name.split(" ")[0]
         assert run.info.status == "FINISHED"
         assert run.data.params["schedule"] == str(plan.families[trial].schedule)
-        assert run.data.metrics["test_accuracy"] == pytest.approx(curves[trial, 3])
+        assert run.data.metrics["test_accuracy"] == pytest.approx(last_accuracy[trial, 3])
 
 
 def test_what_a_tracker_is_shown_of_a_family(plan):
@@ -107,8 +137,10 @@ def test_a_tracker_that_fails_is_told_once_and_costs_itself_only(plan, capsys):
 
     tracked = Tracked("tensorboard", plan, Store("results/tiny"), RunLog(soft_wrap=True))
     tracked._begin = lambda: Broken().setup()
-    for _ in range(2):
-        tracked.setup()
+    trial = SimpleNamespace(config={"trial": next(iter(plan.families))})
+    tracked.setup()
+    tracked.on_trial_start(0, [trial], trial)  # without a logger: would be told of, too
+    tracked.on_experiment_end([trial])
     assert (
         capsys.readouterr().out == "note: tracking with tensorboard has ended, the sweep goes on: ConnectionError: nobody there \\x1b[2J\n"
     )
@@ -129,12 +161,39 @@ def test_families_of_an_interrupted_run_are_ended(plan):
 
     tracked = Tracked("wandb", plan, Store("results/tiny"), RunLog())
     tracked._logger = Logger()
+    tracked._thread.start()
     first, second, *_ = trials = [SimpleNamespace(config={"trial": trial}) for trial in plan.families]
     for trial in (first, second):
         tracked.on_trial_start(0, trials, trial)
     tracked.on_trial_complete(0, trials, first)
     tracked.on_experiment_end(trials)
     assert ended == [(first.config["trial"], False), (second.config["trial"], True), "all"]
+
+
+def test_a_slow_tracker_is_waited_for_and_a_stuck_one_is_not(plan, capsys, monkeypatch):
+    monkeypatch.setattr(tracking, "_AT_END_S", 1.0)
+    trial, ended = SimpleNamespace(config={"trial": next(iter(plan.families))}), []
+
+    class Slow:
+        def log_trial_start(self, shown):
+            time.sleep(0.7)
+
+        def log_trial_end(self, shown, failed):
+            ended.append(shown.trial_id)
+            time.sleep(0.7 if len(ended) == 1 else 60)  # in a thread that ends with the process
+
+        def on_experiment_end(self, trials): ...
+
+    for again in (False, True):
+        tracked = Tracked("mlflow", plan, Store("results/tiny"), RunLog(soft_wrap=True))
+        tracked._logger = Slow()
+        tracked._thread.start()
+        tracked.on_trial_start(0, [trial], trial)
+        tracked.on_experiment_end([trial])
+        said = capsys.readouterr().out
+        assert len(ended) == 1 + again
+        assert "is behind" in said
+        assert ("has taken nothing for 1 s" in said) == again
 
 
 def test_a_missing_package_is_refused_with_what_installs_it(plan, monkeypatch):

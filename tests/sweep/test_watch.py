@@ -116,6 +116,7 @@ training: {epochs: 3, batch_size: 16, replicas: 2}
 probes: {num_samples: 10, baselines: false}
 space: {activations: [relu, 'held:held'], losses: [cross_entropy], swap_epochs: [1], swaps: [activation]}
 resources: {num_cpus: 2}
+tracking: [tensorboard]
 analysis: {num_permutations: 99, image_statistics: false}
 """
 HELD = """
@@ -165,3 +166,5 @@ def test_beside_a_real_run(tmp_path):
     assert after.returncode == 0
     assert len(said.splitlines()) == 1
     assert "4 families: " in said
+    owners = sorted(path.stem for path in results.glob("trials/*.parquet"))
+    assert sorted(path.name for path in (results / "tracking" / "tensorboard").iterdir()) == owners
