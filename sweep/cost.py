@@ -129,7 +129,8 @@ def cost_line(cost: Cost) -> str:
     if not cost.is_known:
         return f"cost: {cost.source}"
     wall = duration(cost.simulation.seconds)
-    return f"cost: {cost.total_s / 3600:.3g} device-hours ({cost.source}); about {wall} on {cost.slots} slots, start-up and analysis aside"
+    slots = counted(cost.slots, "slot")
+    return f"cost: {cost.total_s / 3600:.3g} device-hours ({cost.source}); about {wall} on {slots}, start-up and analysis aside"
 
 
 def kind(schedule: Schedule) -> str:

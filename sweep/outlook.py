@@ -163,7 +163,7 @@ def look(found: Plan, data: Dataset, store: Store) -> Outlook:
             alive = f"at most {found.config.search.max_states} are kept ({size(found.config.search.max_states * cost.state_bytes)})"
         lines += [
             f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
-            f"critical path {longest} epochs{critical}",
+            f"critical path {counted(longest, 'epoch')}{critical}",
             cost_line(cost),
             f"training states: {alive}",
             f"disk: about {size(cost.total_bytes)} of tables",

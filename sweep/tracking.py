@@ -108,6 +108,8 @@ class Tracked(tune.Callback):
             try:
                 call()
             except Exception as error:  # whatever a tracker or its server raises
+                if self._is_broken:  # given up in the meantime
+                    continue
                 self._is_broken = True
                 self._note(f"tracking with {self.name} has ended, the sweep goes on: {type(error).__name__}: {error}")
 
@@ -166,6 +168,7 @@ class Tracked(tune.Callback):
         while self._thread.is_alive():
             before, waiting = waiting, self._calls.qsize()
             if waiting == before:
+                self._is_broken = True  # what it lacks is not told any more: Ray, which W&B's callback uses, is about to end
                 self._note(f"tracking with {self.name} has taken nothing for {_AT_END_S:g} s; what it lacks is in the tables")
                 return
             self._note(f"tracking with {self.name} is behind: {waiting} of its calls wait")

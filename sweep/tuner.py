@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep import cluster
 from sweep.check import families_at_once, num_cpus
 from sweep.log import RunLog
@@ -81,7 +82,7 @@ def run_plan(plan: Plan, store: Store, console: RunLog, trainable: type[FamilyTr
             num_slots = max(1, sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there))
             if address := cluster.address():
                 totals = ", ".join(f"{sum(has.get(kind, 0) for has in there):g} {kind}s" for kind in ("CPU", "GPU"))
-                console.print(f"on the Ray cluster at {address}: {len(there)} nodes, {totals}", markup=False)
+                console.print(f"on the Ray cluster at {address}: {counted(len(there), 'node')}, {totals}", markup=False)
                 num_slots = max(num_slots, resources.families_at_once or 0)
             if study is None:
                 searcher = PrefixSearcher(plan, store)

@@ -194,6 +194,7 @@ def test_a_slow_tracker_is_waited_for_and_a_stuck_one_is_not(plan, capsys, monke
         assert len(ended) == 1 + again
         assert "is behind" in said
         assert ("has taken nothing for 1 s" in said) == again
+        assert tracked._is_broken == again
 
 
 def test_a_missing_package_is_refused_with_what_installs_it(plan, monkeypatch):
