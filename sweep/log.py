@@ -33,8 +33,9 @@ class RunLog(Console):
         self.name = f"{LOGS}/r{datetime.now(UTC):%Y%m%dt%H%M%S%f}.log"
 
     def keep_in(self, store: Store) -> None:
-        """Where the log is to lie; until this is known nothing is written."""
+        """Where the log is to lie; until this is known nothing is written. From now on it is there: a run has begun."""
         self._store = store
+        self.write()
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*objects, **options)
