@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 
@@ -13,6 +16,7 @@ from analysis.analyse import analyse
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, expand
 from analysis.options import MAX_SEED, number
 from analysis.union import Union, opened
+from analysis.watch import watch
 
 MIN_ALPHA, MIN_PERMUTATIONS = 1e-6, 99  # with fewer permutations no p is below 0.01
 
@@ -28,31 +32,26 @@ def _measures(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(str(unknown.args[0])) from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exit code 0 with an answer, 2 where there is nothing to analyse."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["pairs"]:
-        from analysis import pairs_command
-
-        return pairs_command.main(words[1:])
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line, but for `pairs`."""
+    found = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Answer the question from the tables of a sweep.",
         epilog="`python -m analysis pairs --help`: distances between all networks.",
     )
-    parser.add_argument(
+    found.add_argument(
         "results", nargs="+", metavar="RESULTS", help="folder or URI of a sweep's results; several are analysed as one sweep"
     )
-    parser.add_argument("--into", metavar="PATH", help="where the analysis goes (default: beside the results; several need it)")
-    parser.add_argument(
+    found.add_argument("--into", metavar="PATH", help="where the analysis goes (default: beside the results; several need it)")
+    found.add_argument(
         "--measures",
         type=_measures,
         default=list(DEFAULT_MEASURES),
         metavar="NAME,...",
         help=f"distances between networks: all, or of {', '.join(MEASURES)} (default: {','.join(DEFAULT_MEASURES)})",
     )
-    parser.add_argument("--layers", type=_names, metavar="NAME,...", help="analyse these layers only (default: all recorded)")
-    parser.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
+    found.add_argument("--layers", type=_names, metavar="NAME,...", help="analyse these layers only (default: all recorded)")
+    found.add_argument("--moments", type=_names, metavar="NAME,...", help="analyse these moments only (default: all recorded)")
     for option, kind, default, what in (
         ("--alpha", number(float, MIN_ALPHA, 1 - MIN_ALPHA), 0.05, "level of the verdicts"),
         ("--permutations", number(int, MIN_PERMUTATIONS, 10**6), 9999, "permutations for p"),
@@ -64,16 +63,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         ("--seed", number(int, 0, MAX_SEED), 0, "seed of permutations and bootstraps"),
     ):
-        parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{what} (default: %(default)s)")
-    chosen = parser.parse_args(words)
+        found.add_argument(option, type=kind, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+    found.add_argument(
+        "--watch",
+        nargs="?",
+        type=number(float, 1, 86_400),
+        const=30.0,
+        metavar="SECONDS",
+        help="analyse anew whenever families have finished, looking every so many seconds (default: 30), until the sweep's run ends",
+    )
+    found.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Exit code 0 with an answer, 2 where there is nothing to analyse, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(words)
+    except KeyboardInterrupt:
+        print(f"stopped. To go on: {shlex.join(['python', '-m', 'analysis', *words])}", file=sys.stderr)
+        return 130
+
+
+def _main(words: list[str]) -> int:
+    if words[:1] == ["pairs"]:
+        from analysis import pairs_command
+
+        return pairs_command.main(words[1:])
+    asked = parser()
+    chosen = asked.parse_args(words)
     if len(chosen.results) > 1 and chosen.into is None:
-        parser.error("several results need --into PATH, where the analysis of all goes")
-    console, began = Console(), time.monotonic()
+        asked.error("several results need --into PATH, where the analysis of all goes")
+    if chosen.watch and (len(chosen.results) > 1 or chosen.into is not None):
+        asked.error("--watch is for the results of one sweep, in their own place: one RESULTS, and no --into")
+    console, began = Console(quiet=chosen.quiet), time.monotonic()
     try:
         store = opened(chosen.results, chosen.into)
         if isinstance(store, Union):
             console.print(store.text, markup=False, highlight=False, soft_wrap=True)
-        analyse(
+        answer = partial(
+            analyse,
             store,
             chosen.measures,
             layers=chosen.layers,
@@ -82,8 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_permutations=chosen.permutations,
             num_shuffles=chosen.calibrate,
             seed=chosen.seed,
-            console=console,
         )
+        if chosen.watch:
+            os.nice(10)  # the sweep comes first
+            say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+            watch(store, lambda before_writing: answer(before_writing=before_writing), say, chosen.watch)
+            return 0
+        answer(console=console)
         console.print(f"Analysed in {time.monotonic() - began:.1f} s.", highlight=False)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
@@ -50,6 +50,7 @@ def analyse(
     only: Collection[str] | None = None,
     name: str | None = None,
     console: Console | None = None,
+    before_writing: Callable[[], None] | None = None,
 ) -> Verdict:
     """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
 
@@ -58,8 +59,8 @@ def analyse(
     With `num_shuffles` of each network spreads are calibrated, and what is compared are calibrated spreads, of any width and number of
     samples, so the answer is exploratory; without, they are compared at equal width and number of samples only.
     `name` is what the page calls the results, by default the path of the store relative to here. With a console, prints
-    the associations at the end of training, the verdict and what was written. Raises FileNotFoundError where there are
-    no families.
+    the associations at the end of training, the verdict and what was written. `before_writing` is called
+    when all is computed, and may raise. Raises FileNotFoundError where there are no families.
     """
     trials = tables.read(store, "trials")
     if trials.empty:
@@ -116,6 +117,8 @@ def analyse(
         f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
     }
     files |= {f"figures/{title}.png": partial(_fill, png) for title, (png, _) in every_figure.items()}
+    if before_writing is not None:
+        before_writing()
     written = replace_files(store, files | {"report.html": partial(_fill, page.encode())})
     answer = replace(answer, files=written)
     if console is not None:

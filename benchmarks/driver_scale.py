@@ -93,9 +93,8 @@ def stub_family(stub_s: float) -> Any:
 
 def measure(num_families: int, stub_s: float, slots: int) -> dict[str, Any]:
     """Run one size in this process."""
-    from rich.console import Console
-
     from analysis import tables
+    from sweep.log import RunLog
     from sweep.plan import make_plan, results_store
     from sweep.tuner import run_plan
     from trainables.data import load
@@ -107,7 +106,7 @@ def measure(num_families: int, stub_s: float, slots: int) -> dict[str, Any]:
         plan = make_plan(config, data, store)
         plan_s = time.perf_counter() - began
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            outcome = run_plan(plan, store, Console(file=nowhere, force_terminal=True), stub_family(stub_s))
+            outcome = run_plan(plan, store, RunLog(file=nowhere, force_terminal=True), stub_family(stub_s))
         run_s = time.perf_counter() - began - plan_s
         num_left, num_states = len(make_plan(config, data, store).remaining), len(store.names("states"))
         if num_left or num_states or outcome.failed:

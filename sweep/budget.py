@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.wording import counted
 from sweep.config import ConfigError
 from sweep.cost import Cost
 from sweep.plan import Plan
@@ -21,11 +22,11 @@ def within(cost: Cost, budget_hours: float | None, trim: bool) -> Plan:
     hours, num = cost.whole_s / 3600, len(cost.plan.remaining)
     excess = f"the plan costs {hours:.3g} device-hours ({cost.source}), the budget is {budget_hours:g}"
     if not chosen:
-        raise ConfigError("--budget-hours", [f"{excess}; not even the first of {num} families fits"])
+        raise ConfigError("--budget-hours", [f"{excess}; not even the first of {counted(num, 'family')} fits"])
     if cost.plan.config.search.kind == "optuna":
         raise ConfigError("--budget-hours", [f"{excess}; lower search.num_families"])
     if not trim:
-        raise ConfigError("--budget-hours", [f"{excess}; {len(chosen)} of {num} families would fit, which --trim runs"])
+        raise ConfigError("--budget-hours", [f"{excess}; {len(chosen)} of {counted(num, 'family')} would fit, which --trim runs"])
     return cost.plan.only(chosen)
 
 

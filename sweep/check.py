@@ -18,6 +18,7 @@ from analysis.registry import UnknownName
 from analysis.storage import Store
 from sweep import cluster
 from sweep.config import ConfigError, Resources, Sweep, near
+from sweep.extras import missing
 from sweep.samplers import sampler
 from sweep.search import RECIPE_KEYS, Range, number_type
 from sweep.space import corners, grid, is_empty, points, recipe_of
@@ -254,7 +255,7 @@ def _check_resources(config: Sweep) -> list[str]:
 
 def check_here(config: Sweep, store: Store, source: str) -> None:
     """Refuse to run where the results cannot be written or the machine lacks what is reserved. Raises ConfigError."""
-    problems = _check_resources(config)
+    problems = [*_check_resources(config), *(f"tracking: {why}" for name in config.tracking if (why := missing(name)))]
     try:
         store.check_writable()
     except OSError as error:

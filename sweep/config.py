@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from sweep.mistakes import ConfigError, explain, near
 from sweep.search import Axis, Search
+from sweep.yaml_loader import SweepLoader
 from trainables.options import Probes
-from trainables.recipe import BaseRecipe, CellsData, Data, FolderData, FunctionData, Model, NpzData, TorchvisionData, Training
+from trainables.recipe import BaseRecipe, CellsData, Data, Model, Training
 from trainables.section import Section, Unique
 
 DEFAULT_RECIPE = "cells"
@@ -51,20 +51,6 @@ def _measure_name(name: str) -> str:
 
 
 MeasureName = Annotated[str, AfterValidator(_measure_name)]
-_SOURCES: dict[str, type[Section]] = {
-    "cells": CellsData,
-    "npz": NpzData,
-    "torchvision": TorchvisionData,
-    "folder": FolderData,
-    "function": FunctionData,
-}
-
-
-class ConfigError(ValueError):
-    """The user's mistakes, one line each: file, key, value, what is allowed, the nearest valid name."""
-
-    def __init__(self, source: str, problems: list[str]) -> None:
-        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
 
 
 class Space(Section):
@@ -176,6 +162,11 @@ class Sweep(Section):
     search: Search = Field(default_factory=Search, description="Which of them are run.")
     resources: Resources = Field(default_factory=Resources, description="What a family may use.")
     storage: Storage = Field(default_factory=Storage, description="Where results go.")
+    tracking: Annotated[list[Literal["tensorboard", "mlflow", "wandb"]], Unique] = Field(
+        [],
+        description="Trackers that are shown each family's accuracies as it trains, beside the tables; each needs its extra. Files lie in "
+        "<name>/tracking, servers come from MLFLOW_TRACKING_URI and WANDB_API_KEY; without a key W&B writes offline.",
+    )
     analysis: Analysis = Field(default_factory=Analysis, description="What is computed at the end.")
 
     @property
@@ -185,33 +176,16 @@ class Sweep(Section):
     @property
     def root(self) -> str:
         """The folder or URI of this sweep's results."""
-        path, mark, options = self.storage.path.partition("?") if "://" in self.storage.path else (self.storage.path, "", "")
-        return f"{os.path.expanduser(path).rstrip('/')}/{self.name}{mark}{options}"
+        return below(os.path.expanduser(self.storage.path), self.name)
 
 
 Kind = TypeVar("Kind", bound=Sweep)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = [key for index, key in enumerate(keys) if key in keys[:index]]
-        if repeated:
-            raise yaml.composer.ComposerError(None, None, f"the key {repeated[0]!r} stands twice", node.start_mark)
-        return node
-
-
-_NUMBERS = {"int": r"[-+]?(0|[1-9][0-9]*)", "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"}
-_DROPPED = {"tag:yaml.org,2002:" + tag for tag in ("int", "float", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, _pattern in _NUMBERS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^({_pattern})$"), list("-+.0123456789"))
+def below(folder: str, name: str) -> str:
+    """A file or folder of a folder, which may be a URI with options: these stay at the end."""
+    path, mark, options = folder.partition("?") if "://" in folder else (folder, "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
 def recipe_names() -> list[str]:
@@ -226,7 +200,7 @@ def load(config: str | None = None, overrides: list[str] | None = None, kind: ty
     """A sweep from a recipe's name or a file, with `key.key=value` overrides; and what to call its source. Raises ConfigError."""
     text, source = _read(config or DEFAULT_RECIPE)
     try:
-        values = yaml.load(text, _Loader)
+        values = yaml.load(text, SweepLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
@@ -239,10 +213,12 @@ def load(config: str | None = None, overrides: list[str] | None = None, kind: ty
     try:
         return kind.model_validate(values), source
     except ValidationError as error:
-        raise ConfigError(source, [_explain(dict(e)) for e in error.errors()]) from None
+        raise ConfigError(source, [explain(dict(e), Sweep) for e in error.errors()]) from None
 
 
 def _read(config: str) -> tuple[str, str]:
+    if "://" in config:
+        return _read_uri(config)
     path = Path(config)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
@@ -258,6 +234,19 @@ def _read(config: str) -> tuple[str, str]:
     return (resources.files("sweep.recipes") / f"{config}.yaml").read_text(encoding="utf-8"), f"recipe {config}"
 
 
+def _read_uri(uri: str) -> tuple[str, str]:
+    import pyarrow as pa
+
+    from analysis.storage import Store
+
+    path, mark, options = uri.partition("?")
+    folder, _, name = path.rpartition("/")
+    try:
+        return Store(f"{folder}{mark}{options}").read(name).decode("utf-8"), path  # options are not told
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(path, [f"cannot be read: {error}"]) from None
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
     if not separator or not path:
@@ -270,60 +259,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError("--set", [f"{path}: {key!r} holds a value, not keys"])
     try:
-        values[last] = yaml.load(text, _Loader)
+        values[last] = yaml.load(text, SweepLoader)
     except (yaml.YAMLError, ValueError):
         raise ConfigError("--set", [f"{path}: {text!r} is not a YAML value"]) from None
-
-
-def near(name: str, allowed: list[str]) -> str:
-    """`did you mean ...? ` where one of the allowed names is close."""
-    found = difflib.get_close_matches(str(name), allowed, n=1)
-    return f"did you mean {found[0]!r}? " if found else ""
-
-
-def _section(path: list[str | int]) -> type[BaseModel] | None:
-    """The model that holds a key."""
-    found: Any = Sweep
-    for index, part in enumerate(path):
-        if part == "data" and index == 0:
-            found = _SOURCES.get(str(path[1])) if len(path) > 1 else None
-        elif found is not None and index and path[0] == "data":
-            continue
-        else:
-            field = getattr(found, "model_fields", {}).get(part)
-            kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()  # a section, or one or null
-            found = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
-
-
-def _is_tag(loc: list[str | int], index: int) -> bool:
-    """Whether a part of pydantic's path is no key of the file, but says which kind of section stands there."""
-    return (index == 1 and loc[0] == "data" and loc[1] in _SOURCES) or (index == 3 and loc[:2] == ["space", "recipe"])
-
-
-def _explain(error: dict[str, Any]) -> str:
-    """One of pydantic's errors as a line."""
-    loc = list(error["loc"])
-    section = _section(loc[:-1])
-    shown = [part for index, part in enumerate(loc) if not _is_tag(loc, index)]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
-    kind, value, context = error["type"], error["input"], error.get("ctx", {})
-    if kind in ("int_type", "string_type") and shown[-1:] in (["int"], ["str"]):  # a member of a union
-        key = key.rpartition(".")[0]
-    if kind == "extra_forbidden" and section is not None:
-        allowed = list(section.model_fields)
-        return f"{key}: unknown key; {near(str(loc[-1]), allowed)}allowed: {', '.join(allowed)}"
-    if kind == "missing":
-        return f"{key}: missing"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        given = value.get("source") if isinstance(value, dict) else value
-        what = "missing" if kind == "union_tag_not_found" else f"{given!r} is unknown"
-        return f"data.source: {what}; {near(str(given), list(_SOURCES))}allowed: {', '.join(_SOURCES)}"
-    if kind == "literal_error":
-        allowed = re.findall(r"'([^']*)'", context["expected"])
-        return f"{key}: {value!r} is unknown; {near(str(value), allowed)}allowed: {', '.join(allowed)}"
-    if kind == "value_error":
-        return f"{key}: {context['error']}" if key else str(context["error"])
-    field = section.model_fields.get(str(loc[-1])) if section is not None else None
-    about = f". {field.description}" if field is not None and field.description else ""
-    return f"{key}: {value!r} is refused: {error['msg'][0].lower()}{error['msg'][1:]}{about}"

@@ -16,6 +16,7 @@ import torch
 from analysis import tables
 from analysis.spreads import stated
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep.check import num_cpus, num_slots
 from sweep.config import Sweep
 from sweep.plan import Plan, Planned, device, num_threads, readable_trials
@@ -92,6 +93,11 @@ class Cost:
         return self.total_s + self.images_s
 
     @property
+    def wall_s(self) -> float:
+        """Seconds of the clock until all that is done, start-up aside."""
+        return self.simulation.seconds + self.images_s / self.slots
+
+    @property
     def total_bytes(self) -> float:
         return math.fsum(self.table_bytes.values())
 
@@ -138,11 +144,9 @@ def cost_line(cost: Cost) -> str:
     """Device-hours, wall time and where they come from, for people."""
     if not cost.is_known:
         return f"cost: {cost.source}"
-    images_wall_s = cost.images_s / cost.slots
-    images = f", {duration(images_wall_s)} of it to measure the images" if cost.images_s else ""
-    wall = duration(cost.simulation.seconds + images_wall_s)
+    images = f", {duration(cost.images_s / cost.slots)} of it to measure the images" if cost.images_s else ""
     whole = f"cost: {cost.whole_s / 3600:.3g} device-hours ({cost.source})"
-    return f"{whole}; about {wall} on {cost.slots} slots{images}, start-up and analysis aside"
+    return f"{whole}; about {duration(cost.wall_s)} on {counted(cost.slots, 'slot')}{images}, start-up and analysis aside"
 
 
 def kind(schedule: Schedule) -> str:
@@ -200,10 +204,10 @@ def recorded(some: list[Planned], rows: pd.DataFrame, wanted: dict[str, Any]) ->
     rows = rows[np.array(probes, dtype=bool)]
     same = rows[rows["base"].isin({planned.base.name for planned in some})]
     if not same.empty:
-        return _fitted(same, f"from {len(same)} finished families of the same base recipe")
+        return _fitted(same, f"from {counted(len(same), 'finished family')} of the same base recipe")
     alike = [base for base, text in rows.groupby("base")["recipe"].first().items() if _what_costs(json.loads(text)) == wanted]
     like = rows[rows["base"].isin(alike)]
-    return _fitted(like, f"from {len(like)} finished families of a similar base recipe") if not like.empty else None
+    return _fitted(like, f"from {counted(len(like), 'finished family')} of a similar base recipe") if not like.empty else None
 
 
 def _what_costs(recipe: dict[str, Any]) -> dict[str, Any]:

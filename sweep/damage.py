@@ -8,9 +8,12 @@ from rich.console import Console
 
 from analysis import tables
 from analysis.storage import Store
+from analysis.wording import counted
+from sweep.config import ConfigError
 from sweep.log import printable
 from sweep.plan import DAMAGE, readable_trials
 
+NO_RESULTS = "no results here yet; python -m sweep.run makes them"
 PER_DATA = ("image_statistics", "hull_pixels", "warps")  # a file per data set, written anew by the next run where it is absent
 
 
@@ -47,21 +50,26 @@ def _why(store: Store, table: str, trial: str) -> tuple[str, str | None]:
 
 
 def check(store: Store, repair: bool, again: str) -> int:
-    """Print what is damaged; with `repair`, delete the rows in `trials` of these families, so that they are run again. 0 if all is well."""
+    """Print what is damaged; with `repair`, delete the rows in `trials` of these families, so that they are run again. 0 if all is well.
+
+    Raises ConfigError where there are no results.
+    """
     console, found = Console(soft_wrap=True), damaged(store)
+    if not found and not tables.names(store, "trials"):
+        raise ConfigError(store.root, [NO_RESULTS])
     for file, why in found.items():
         console.print(printable(f"{file} is damaged: {why}"), style="red", markup=False, highlight=False)
     of_data = [file for file in found if file.partition("/")[0] in PER_DATA]
     trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found if file not in of_data})
     if not found:
-        console.print(f"{len(tables.names(store, 'trials'))} families: every file can be read", markup=False, highlight=False)
+        console.print(f"{counted(len(tables.names(store, 'trials')), 'family')}: every file can be read", markup=False, highlight=False)
         return 0
     if repair:
         for trial in trials:
             store.delete(f"trials/{trial}.parquet")
         for file in of_data:
             store.delete(file)
-        console.print(f"{len(trials)} families are to run again: {again}", markup=False, highlight=False)
+        console.print(f"to run again, {counted(len(trials), 'family')}: {again}", markup=False, highlight=False)
         return 0
-    console.print(f"to have these {len(trials)} families run again: add --repair, then {again}", markup=False, highlight=False)
+    console.print(f"to have {counted(len(trials), 'family')} run again: add --repair, then {again}", markup=False, highlight=False)
     return 1

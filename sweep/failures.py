@@ -12,8 +12,10 @@ import pandas as pd
 
 from analysis import tables
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep.config import ConfigError, near
 from sweep.plan import Plan, readable_trials
+from sweep.records import FailedGroup, SharedValue
 
 # The columns of `trials` that say what a family is; the rest of it is in `recipe`.
 DESCRIPTION = ["swapped", "num_swaps", "swap_epoch", "first_activation", "first_loss", "last_activation", "last_loss"]
@@ -37,6 +39,19 @@ class Group:
     hosts: list[str]
     shared: list[tuple[str, Any, int, int]]
     last_lines: list[str]
+
+    def record(self, again: str) -> FailedGroup:
+        """For `--json`; `again` is what runs the sweep again."""
+        return FailedGroup(
+            error_type=self.kind,
+            error_message=self.message,
+            trials=self.trials,
+            schedules=self.schedules,
+            hosts=self.hosts,
+            shared=[SharedValue(key=key, value=value, num_others=num, of_others=of) for key, value, num, of in self.shared],
+            last_lines=self.last_lines,
+            again=f"{again} --retry {','.join(self.trials)}",
+        )
 
 
 def standing(rows: pd.DataFrame) -> pd.DataFrame:
@@ -67,13 +82,14 @@ def _values(row: dict[Any, Any]) -> dict[str, str]:
     described = {key: row[key] for key in DESCRIPTION if not pd.isna(row[key])}
     recipe = json.loads(row["recipe"] or "{}")
     parts = {**recipe.get("base", {}), "data": recipe.get("data"), "probes": recipe.get("probes")}
-    return {key: json.dumps(value, default=str) for key, value in (described | _flat(parts)).items()}
+    return {key: json.dumps(value, default=str) for key, value in (described | flat(parts)).items()}
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
     if not isinstance(value, dict):
         return {path: value}
-    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{path}.{name}".lstrip(".")).items()}
+    return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, f"{path}.{name}".lstrip(".")).items()}
 
 
 def _shared(failed: list[dict[str, str]], others: list[dict[str, str]]) -> list[tuple[str, Any, int, int]]:
@@ -117,7 +133,7 @@ def _one(plan: Plan, name: str) -> str:
     if len(found) == 1:
         return found[0]
     if any(name and trial.startswith(name) for trial in plan.families):
-        raise ConfigError("--retry", [f"{name!r} names {len(found)} families that are to run" if found else f"{name!r} is done already"])
+        raise ConfigError("--retry", [f"{name!r} names {counted(len(found), 'family')} to run" if found else f"{name!r} is done already"])
     hint = near(name, ["failed", "all", *plan.remaining])
     raise ConfigError("--retry", [f"{name!r} is no family of this sweep; {hint}allowed: failed, all, or ids separated by commas"])
 

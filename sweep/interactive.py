@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from pydantic import PrivateAttr
 
+from analysis.wording import counted
 from sweep import config
+from sweep.command_line import command
 from sweep.config import ConfigError
 from sweep.log import RunLog
 
@@ -70,8 +72,8 @@ class Sweep(config.Sweep):
         if code:
             unfinished = found.trials.loc[found.trials["status"].isin(["failed", "skipped"]), "trial"]
             warnings.warn(
-                f"{self.name}: the sweep is not complete, {len(unfinished)} families failed or were skipped; see `trials`, columns "
-                "status, error_message and traceback",
+                f"{self.name}: the sweep is not complete, {counted(len(unfinished), 'family')} failed or were skipped; see `trials`, "
+                "columns status, error_message and traceback",
                 stacklevel=2,
             )
         return found
@@ -92,9 +94,7 @@ class Sweep(config.Sweep):
     @property
     def _command(self) -> str:
         """What to type to run this again. A sweep that was put together in Python is found as the run writes it."""
-        from sweep.run import command
-
-        return command(self._recipe or f"{self.root}/sweep.yaml", self._overrides)
+        return command(self._recipe or config.below(self.root, "sweep.yaml"), self._overrides)
 
     def __repr__(self) -> str:
         written = yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, default_flow_style=None, width=120)

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from analysis.storage import Store
 from sweep.cluster import DASHBOARD
+from sweep.command_line import command
 from sweep.config import ConfigError, load
 from sweep.log import latest, printable
 from sweep.plan import results_store
-from sweep.run import command
 
 
 def submit(config_name: str | None, overrides: list[str], address: str | None, retry: str) -> int:

@@ -19,18 +19,23 @@ EVERY_S = 15.0  # an object store has no appending: a log is written anew, and n
 
 
 class RunLog(Console):
-    """A console that keeps in a store what it prints. Written every so often, and by `write`."""
+    """A console that keeps in a store what it prints. Written every so often, and by `write`.
 
-    def __init__(self, **options: Any) -> None:
+    A `quiet` one shows nothing but what went `wrong`, on standard error, and keeps all; a `verbose` one shows `detail`, too.
+    """
+
+    def __init__(self, verbose: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        self._verbose = verbose
         self._kept = Console(file=io.StringIO(), width=200, soft_wrap=True, highlight=False, color_system=None, force_jupyter=False)
         self._store: Store | None = None
         self._written_at, self._num_written = -EVERY_S, 0
         self.name = f"{LOGS}/r{datetime.now(UTC):%Y%m%dt%H%M%S%f}.log"
 
     def keep_in(self, store: Store) -> None:
-        """Where the log is to lie; until this is known nothing is written."""
+        """Where the log is to lie; until this is known nothing is written. From now on it is there: a run has begun."""
         self._store = store
+        self.write()
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*objects, **options)
@@ -40,6 +45,17 @@ class RunLog(Console):
         self._kept.print(*objects, **options)
         if time.monotonic() - self._written_at > EVERY_S:
             self.write()
+
+    def wrong(self, text: str) -> None:
+        """Print what went wrong, even if quiet."""
+        self.print(printable(text), style="red", markup=False, highlight=False)
+        if self.quiet:
+            Console(stderr=True, soft_wrap=True).print(printable(text), style="red", markup=False, highlight=False)
+
+    def detail(self, text: str) -> None:
+        """Print what few want to know."""
+        if self._verbose:
+            self.print(printable(text), markup=False, highlight=False)
 
     def write(self) -> None:
         """Write what was printed so far, if any of it is new. A store that fails costs the log only."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
 from io import StringIO
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep.check import check
 from sweep.config import Sweep
 from sweep.cost import Cost, cost_line, estimate
 from sweep.plan import Plan, make_plan, results_store
+from sweep.records import Budget, Costs, KindOfCost, PlannedFamily, PlanRecord
 from sweep.run import about_search
 from sweep.simulate import most_states
 from sweep.units import duration, size
@@ -29,6 +32,8 @@ class Outlook:
     plan: Plan
     cost: Cost | None
     lines: list[str]
+    results: str = ""  # where the results lie
+    notes: list[str] = field(default_factory=list)  # those of the lines that are notes
 
     @cached_property
     def families(self) -> pd.DataFrame:
@@ -63,6 +68,36 @@ class Outlook:
             for row in (self.cost.lines() if self.cost else [])
         ]
 
+    def record(self, budget: Budget | None = None) -> PlanRecord:
+        """The plan for `--json`."""
+        plan, cost = self.plan, self.cost
+        return PlanRecord(
+            name=plan.config.name,
+            results=self.results,
+            num_families=len(plan.families),
+            num_done=len(plan.done),
+            num_pruned=len(plan.pruned),
+            num_to_run=len(plan.remaining),
+            num_unproposed=plan.num_unproposed,
+            families=[PlannedFamily(**_plain(row)) for row in self.families.to_dict("records")],
+            cost=None
+            if cost is None
+            else Costs(
+                device_s=cost.whole_s if cost.is_known else None,
+                images_s=cost.images_s,
+                wall_s=cost.wall_s if cost.is_known else None,
+                slots=cost.slots,
+                source=cost.source,
+                replica_epochs=cost.plan.unique_replica_epochs,
+                replica_epochs_unshared=cost.plan.total_replica_epochs,
+                table_bytes=round(cost.total_bytes),
+                num_states=cost.simulation.num_states,
+                kinds=[KindOfCost(**_plain(row) | {"table_bytes": round(row["table_bytes"])}) for row in self.costs.to_dict("records")],
+            ),
+            budget=budget,
+            notes=self.notes,
+        )
+
     def print(self, console: Console) -> None:
         """The table of what is to run, by kind of schedule, and the lines."""
         if self.cost is not None:
@@ -87,6 +122,11 @@ class Outlook:
 _COLUMNS = ["to run", "families", "replica-epochs", "device-hours", "tables"]
 
 
+def _plain(row: dict[Any, Any]) -> dict[str, Any]:
+    """A row of a DataFrame with None for what is not there."""
+    return {key: None if pd.isna(value) else value for key, value in row.items()}
+
+
 def of(config: Sweep, source: str) -> Outlook:
     """The outlook of a sweep; writes nothing. Raises ConfigError where the input is bad."""
     store = results_store(config)
@@ -96,19 +136,22 @@ def of(config: Sweep, source: str) -> Outlook:
 
 def look(found: Plan, data: Dataset, store: Store) -> Outlook:
     """The outlook of a plan over these data and results."""
+    notes = [
+        *data.notes,
+        *(f"trials/{trial}.parquet is damaged, so the family is to run again: {why}" for trial, why in found.damaged.items()),
+    ]
     lines = [
-        f"{found.config.name}: {len(found.families)} families, {len(found.done)} done, {len(found.remaining)} to run",
+        f"{found.config.name}: {counted(len(found.families), 'family')}, {len(found.done)} done, {len(found.remaining)} to run",
         f"data: {data.name}, {len(data.train.labels)} train / {len(data.val.labels)} val / {len(data.test.labels)} test images "
         f"of {data.image_shape}, {data.num_classes} classes",
-        *(f"note: {note}" for note in data.notes),
-        *(f"note: trials/{trial}.parquet is damaged, so the family is to run again: {why}" for trial, why in found.damaged.items()),
+        *(f"note: {note}" for note in notes),
         *about_search(found, store),
     ]
     most, cost = found.with_unproposed(), None
     if most.remaining:
         if found.num_unproposed:
             lines.append(
-                f"at most {found.num_unproposed} stressed families more, and their controls; what follows counts them whole, "
+                f"at most {counted(found.num_unproposed, 'stressed family')} more, and their controls; what follows counts them whole, "
                 "under the recipe as written"
             )
         cost = estimate(most, data, store)
@@ -121,10 +164,10 @@ def look(found: Plan, data: Dataset, store: Store) -> Outlook:
             alive = f"at most {found.config.search.max_states} are kept ({size(found.config.search.max_states * cost.state_bytes)})"
         lines += [
             f"to train: {most.unique_replica_epochs:,} of {most.total_replica_epochs:,} replica-epochs; sharing saves {saved:.0%}; "
-            f"critical path {longest} epochs{critical}",
+            f"critical path {counted(longest, 'epoch')}{critical}",
             cost_line(cost),
             f"training states: {alive}",
             f"disk: about {size(cost.total_bytes)} of tables",
         ]
     lines.append(f"results: {store.root}")
-    return Outlook(found, cost, lines)
+    return Outlook(found, cost, lines, store.root, notes)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from analysis import pairs_command
+from sweep.command_line import guarded, typed
 
 TASKS_PER_CPU = 2  # in flight: one that runs and one that waits, so that results do not pile up
 
@@ -51,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = pairs_command.parsed(arguments, "python -m sweep.pairs")
     from sweep.tuner import ray_session  # which `--help` need not wait for
 
-    with ray_session(len(os.sched_getaffinity(0))):
-        return pairs_command.run(options, partial(ray_map, num_gpus=int(options.device.startswith("cuda"))))
+    def call() -> int:
+        with ray_session(len(os.sched_getaffinity(0))):
+            return pairs_command.run(options, partial(ray_map, num_gpus=int(options.device.startswith("cuda"))))
+
+    return guarded(call, typed("sweep.pairs", sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

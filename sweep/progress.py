@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 from ray import tune
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sweep.log import printable
+from analysis.wording import counted
+from sweep.log import RunLog
 from sweep.searcher import PrefixSearcher
 from sweep.units import duration
 
@@ -19,7 +19,7 @@ from sweep.units import duration
 class ProgressLine(tune.Callback):
     """The sweep's progress on a console. The ETA scales the time so far by the replica-epochs that are left."""
 
-    def __init__(self, searcher: PrefixSearcher, console: Console) -> None:
+    def __init__(self, searcher: PrefixSearcher, console: RunLog) -> None:
         self.plan, self.searcher, self.console = searcher.plan, searcher, console
         self.began = time.monotonic()
         self.num_images = self.num_epochs = self.num_done = 0
@@ -38,6 +38,12 @@ class ProgressLine(tune.Callback):
     def __exit__(self, *_: Any) -> None:
         self.live.stop()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        name = trial.config["trial"]
+        planned = self.plan.remaining[name]
+        origin = f"epoch {planned.start_epoch}, state {planned.start_state}" if planned.start_state else "the beginning"
+        self.console.detail(f"{name}  {self.plan.label(name):<46}  starts from {origin}")
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         name, report = trial.config["trial"], json.loads(result.get("report", "{}"))
         if report:
@@ -45,6 +51,8 @@ class ProgressLine(tune.Callback):
             at = report["num_images"], report["epoch"] - self.plan.remaining[name].start_epoch
             self._told[name] = at
             self.num_images, self.num_epochs = self.num_images + at[0] - images, self.num_epochs + at[1] - epochs
+        if result.get("state"):
+            self.console.detail(f"{name}  {self.plan.label(name):<46}  saved the state {result['state']}")
         if result["status"] in ("done", "failed"):
             self._told.pop(name, None)
         if result["status"] == "done":
@@ -60,12 +68,7 @@ class ProgressLine(tune.Callback):
             for note in report.get("notes", []):
                 self.console.print(f"note: {note}", highlight=False, markup=False)
         elif result["status"] == "failed":
-            self.console.print(
-                f"{name}  {self.plan.label(name):<46}  failed: {printable(result['error'])}",
-                highlight=False,
-                markup=False,
-                style="red",
-            )
+            self.console.wrong(f"{name}  {self.plan.label(name):<46}  failed: {result['error']}")
         elif name in self.searcher.reasons:
             self.console.print(
                 f"{name}  {self.plan.label(name):<46}  pruned: {self.searcher.reasons[name]}",
@@ -75,7 +78,7 @@ class ProgressLine(tune.Callback):
         self.live.update(self._line())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.console.print(f"{trial.config['trial']}  worker died", highlight=False, markup=False, style="red")
+        self.console.wrong(f"{trial.config['trial']}  worker died")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.live.update(self._line())
@@ -87,7 +90,7 @@ class ProgressLine(tune.Callback):
         eta = f"ETA {duration(elapsed * (1 - share) / share)}" if share > 0.02 else "ETA ..."
         num_families = len(self.plan.remaining) + self.searcher.num_unproposed
         return Text(
-            f"{self.num_done} of {num_families} families done, {len(self.searcher.running)} running, "
+            f"{self.num_done} of {counted(num_families, 'family')} done, {len(self.searcher.running)} running, "
             f"{len(self.searcher.failed)} failed or skipped | {self.num_images / max(elapsed, 1e-9):,.0f} images/s | "
             f"{duration(elapsed)}, {eta}"
         )

@@ -12,6 +12,7 @@ import pyarrow.fs as pafs
 
 from analysis import tables
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep.cost import Cost
 from sweep.plan import Plan
 from sweep.tuner import Outcome
@@ -66,9 +67,9 @@ def _line(row: dict[str, Any]) -> str:
     trained, planned = row["replica_epochs"], row["replica_epochs_planned"]
     parts = [f"trained {trained:,} replica-epochs, planned {planned:,}"]
     if row["num_deaths"]:
-        parts[0] += f" ({row['num_deaths']} workers died: what they had not reported was trained again and is in no count)"
+        parts[0] += f" ({counted(row['num_deaths'], 'worker')} died: what had not been reported was trained again and is in no count)"
     foreseen = "unknown" if row["predicted_device_s"] is None else duration(row["predicted_device_s"])
     parts.append(f"{duration(row['device_s'])} of device time, foreseen {foreseen}")
     parts.append(f"{size(row['bytes'])} of tables, foreseen {size(row['predicted_bytes'])}")
-    parts.append(f"at most {row['num_states']} training states at once, foreseen {row['num_states_planned']}")
+    parts.append(f"at most {counted(row['num_states'], 'training state')} at once, foreseen {row['num_states_planned']}")
     return "; ".join(parts)

@@ -2,103 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from sweep.config import ConfigError, Sweep, load, recipe_names
+from analysis.wording import counted
+from sweep.command_line import DONE, INCOMPLETE, INTERRUPTED, command, guarded, parser_of_run, typed
+from sweep.config import ConfigError, Sweep, load
 from sweep.log import RunLog, printable
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
     from sweep.plan import Plan
 
-DESCRIPTION = "Train the families of a sweep that are not in its tables yet, analyse all, and print the verdict."
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        metavar="NAME|FILE",
-        help=f"a shipped recipe ({', '.join(recipe_names())}) or a .yaml file; default cells",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a key, e.g. training.replicas=4",
-    )
-
-
-def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget-hours", metavar="H", type=_hours, help="refuse a plan that costs more device-hours")
-    parser.add_argument("--trim", action="store_true", help="with --budget-hours: run the first families that fit instead")
-
-
-def add_retry_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--retry",
-        metavar="failed|all|IDS",
-        default="all",
-        help="which families run: all that are not in the tables, those that failed among them (the default); only those that failed or "
-        "were skipped; or some by their ids, separated by commas",
-    )
-
-
-def _hours(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of device-hours above 0, e.g. 0.5")
-    return value
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sweep.run", description=DESCRIPTION)
-    add_config_arguments(parser)
-    add_budget_arguments(parser)
-    add_retry_argument(parser)
-    options = parser.parse_args(arguments)
-    return guarded(lambda: run(options.config, options.overrides, options.budget_hours, options.trim, options.retry))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser_of_run().parse_args(words)
+    budget = chosen.budget_hours, chosen.trim
+    return guarded(
+        lambda: run(chosen.config, chosen.overrides, *budget, chosen.retry, chosen.quiet, chosen.verbose), typed("sweep.run", words)
+    )
 
 
-def guarded(verb: Callable[[], int]) -> int:
-    """Run a verb; a user's mistake becomes its message and exit code 2, Ctrl-C exit code 130."""
-    from analysis.reading import Unreadable
-    from trainables.schedule import NameMismatch
-
-    try:
-        return verb()
-    except (ConfigError, NameMismatch, Unreadable) as error:
-        Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
-        return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped")
-        return 130
-
-
-def command(config_name: str | None, overrides: list[str]) -> str:
-    """What to type to run this again."""
-    chosen = ["--config", config_name] if config_name else []
-    return shlex.join(["python", "-m", "sweep.run", *chosen, *(x for override in overrides for x in ("--set", override))])
-
-
-def run(config_name: str | None, overrides: list[str], budget_hours: float | None = None, trim: bool = False, retry: str = "all") -> int:
+def run(
+    config_name: str | None,
+    overrides: list[str],
+    budget_hours: float | None = None,
+    trim: bool = False,
+    retry: str = "all",
+    quiet: bool = False,
+    verbose: bool = False,
+) -> int:
     """The verb: `execute` for a sweep file and its overrides."""
     config, source = load(config_name, overrides)
-    again = command(config_name, overrides)
-    return execute(config, source, again, RunLog(soft_wrap=True, highlight=False), budget_hours, trim, retry)
+    console = RunLog(soft_wrap=True, highlight=False, quiet=quiet, verbose=verbose)
+    return execute(config, source, command(config_name, overrides), console, budget_hours, trim, retry)
 
 
 def execute(
@@ -144,7 +86,7 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
     for trial, why in plan.damaged.items():
         console.print(printable(f"note: trials/{trial}.parquet is damaged, so the family is run again: {why}"), markup=False)
     console.print(
-        f"{config.name}: {len(plan.families)} families of {config.training.replicas} replicas, {len(plan.done)} done, "
+        f"{config.name}: {counted(len(plan.families), 'family')} of {config.training.replicas} replicas, {len(plan.done)} done, "
         f"{len(plan.remaining)} to run: {plan.unique_replica_epochs:,} replica-epochs instead of {plan.total_replica_epochs:,}, "
         "shared prefixes trained once"
         if plan.families
@@ -162,31 +104,33 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
         if plan.left_out:
             by_retry = len(retried.left_out)
             if by_retry:
-                console.print(f"{by_retry} families are left out by --retry {retry}", markup=False)
+                console.print(f"left out by --retry {retry}: {counted(by_retry, 'family')}", markup=False)
             if by_budget := len(plan.left_out) - by_retry:
-                console.print(f"{by_budget} families are left out: {budget_hours:g} device-hours do not pay for them", markup=False)
-        _prepare(plan, store)
+                console.print(
+                    f"left out, as {budget_hours:g} device-hours do not pay for them: {counted(by_budget, 'family')}", markup=False
+                )
+        _prepare(plan, store, not console.quiet)
         console.keep_in(store)
         if not whole.num_unproposed:  # families still to be proposed may start from any
             _delete_states(plan, store)
         started_at, started = datetime.now(UTC), time.monotonic()
         outcome = run_plan(plan, store, console)
         seconds, after = time.monotonic() - started, make_plan(config, data, store)
-        _write_samples(after, store)  # a search may have proposed other data
+        _write_samples(after, store, not console.quiet)  # a search may have proposed other data
         line = write_run(store, started_at, seconds, cost, outcome, after)
         left_out = plan.left_out
         plan = replace(after, remaining={t: p for t, p in after.remaining.items() if t not in left_out}, left_out=left_out)
         pruned = f", {len(plan.pruned)} pruned" if plan.pruned else ""
         took = duration(time.monotonic() - began)
-        console.print(f"{len(plan.done)} of {len(plan.families)} families done{pruned} in {took}\n{line}", markup=False)
+        console.print(f"{len(plan.done)} of {counted(len(plan.families), 'family')} done{pruned} in {took}\n{line}", markup=False)
         if outcome.interrupted:
             proposed = f", and {plan.num_unproposed} to propose" if plan.num_unproposed else ""
-            console.print(f"stopped: {len(plan.remaining)} families are left{proposed}. To go on: {within_budget}", markup=False)
-            return 130
+            console.print(f"stopped, with {counted(len(plan.remaining), 'family')} left{proposed}. To go on: {within_budget}", markup=False)
+            return INTERRUPTED
         for line in about_search(plan, store):
             console.print(line, markup=False)
     else:
-        _prepare(plan, store)
+        _prepare(plan, store, not console.quiet)
         plan = replace(plan, num_unproposed=whole.num_unproposed)
     if not plan.remaining and not (retry != "all" and plan.num_unproposed):
         _delete_states(plan, store)
@@ -202,14 +146,14 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
             console.print("note: these families were chosen for what they measure: the verdict describes them, not the space")
     console.print(f"results: {store.root}", markup=False)
     if plan.left_out:
-        console.print(f"the sweep is not complete: {len(plan.left_out)} families were left out. To run them too: {again}", markup=False)
+        console.print(
+            f"the sweep is not complete: {counted(len(plan.left_out), 'family')} left out. To run them too: {again}", markup=False
+        )
     if plan.remaining:
         why = again.replace("sweep.run", "sweep failures", 1)
-        console.print(
-            f"{len(plan.remaining)} families failed or were skipped: {why}\nto try them again: {within_budget}", style="red", markup=False
-        )
-        return 1
-    return 0
+        console.wrong(f"{counted(len(plan.remaining), 'family')} failed or were skipped: {why}\nto try again: {within_budget}")
+        return INCOMPLETE
+    return DONE
 
 
 def about_search(plan: Plan, store: Store) -> list[str]:
@@ -225,10 +169,10 @@ def about_search(plan: Plan, store: Store) -> list[str]:
     few = f" (the space has no more, search.num_families is {wanted})" if num_proposals(plan.config) < wanted else ""
     aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in search.objectives)
     place = where(plan.config, store)
-    return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {total} families proposed{few}; study: {place}"]
+    return [f"search: {search.drawn_by} to {aims}; {plan.num_proposed} of {counted(total, 'family')} proposed{few}; study: {place}"]
 
 
-def _prepare(plan: Plan, store: Store) -> None:
+def _prepare(plan: Plan, store: Store, progress: bool = True) -> None:
     """Write what belongs to the sweep as a whole."""
     import yaml
 
@@ -237,10 +181,10 @@ def _prepare(plan: Plan, store: Store) -> None:
     store.delete_temporaries()
     store.write("sweep.yaml", yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False).encode())
     store.write("SCHEMA.md", tables.schema_markdown().encode())
-    _write_samples(plan, store)
+    _write_samples(plan, store, progress)
 
 
-def _write_samples(plan: Plan, store: Store) -> None:
+def _write_samples(plan: Plan, store: Store, progress: bool = True) -> None:
     """Write the tables of every data set that families of the plan train on: `samples`, and `warps` and `hull_pixels` where asked for."""
     from trainables.data import load as load_data
     from trainables.probes.hull_pixels import pixel_hull
@@ -252,16 +196,16 @@ def _write_samples(plan: Plan, store: Store) -> None:
         if plan.config.probes.stability is not None:
             write_warps(store, load_data(data), plan.config.probes)
         if plan.config.probes.hull is not None:
-            pixel_hull(store, load_data(data), plan.config.probes, progress=True)
+            pixel_hull(store, load_data(data), plan.config.probes, progress=progress)
 
 
-def _write_image_statistics(plan: Plan, store: Store, console: Console) -> None:
+def _write_image_statistics(plan: Plan, store: Store, console: RunLog) -> None:
     """Write the table `image_statistics` of every data set that finished families trained on and that has none yet."""
     from sweep.check import num_cpus
     from trainables.image_rows import write_image_statistics
 
     configs = {plan.families[trial].base.dataset_hash: plan.families[trial].base.recipe.data for trial in plan.done}
-    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), sys.stderr.isatty()):
+    for note in write_image_statistics(store, list(configs.values()), num_cpus(plan.config), sys.stderr.isatty() and not console.quiet):
         console.print(f"note: {note}", markup=False)
 
 

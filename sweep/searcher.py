@@ -31,7 +31,7 @@ def work_of(plan: Plan, store: Store) -> Work:
         num_threads(config),
         config.resources.executor,
         tuple(objective.metric for objective in config.search.objectives),
-        every_epoch=config.search.pruning is not None,
+        every_epoch=config.search.pruning is not None or bool(config.tracking),
     )
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from analysis.storage import Store
+from analysis.wording import counted
 from sweep import cluster
 from sweep.check import families_at_once, num_cpus
+from sweep.log import RunLog
 from sweep.plan import Plan
 from sweep.study import SearchStudy
 from trainables.data import source
@@ -56,7 +56,7 @@ class Outcome:
     experiment_state_bytes: int
 
 
-def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyTrainable] | None = None) -> Outcome:
+def run_plan(plan: Plan, store: Store, console: RunLog, trainable: type[FamilyTrainable] | None = None) -> Outcome:
     """Run all remaining families on Ray. Returns when all have ended, or after Ctrl-C or SIGTERM, which let nothing half-written behind.
 
     `trainable` is FamilyTrainable unless given: a benchmark of the driver brings one that does not train.
@@ -70,6 +70,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
 
     from sweep.progress import ProgressLine
     from sweep.searcher import LiveTrials, PrefixSearcher
+    from sweep.tracking import trackers
     from trainables.trainable import FamilyTrainable
 
     resources, stopper = plan.config.resources, None
@@ -81,7 +82,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
             num_slots = max(1, sum(families_at_once(resources, has.get("CPU", 0), has.get("GPU", 0)) for has in there))
             if address := cluster.address():
                 totals = ", ".join(f"{sum(has.get(kind, 0) for has in there):g} {kind}s" for kind in ("CPU", "GPU"))
-                console.print(f"on the Ray cluster at {address}: {len(there)} nodes, {totals}", markup=False)
+                console.print(f"on the Ray cluster at {address}: {counted(len(there), 'node')}, {totals}", markup=False)
                 num_slots = max(num_slots, resources.families_at_once or 0)
             if study is None:
                 searcher = PrefixSearcher(plan, store)
@@ -108,7 +109,7 @@ def run_plan(plan: Plan, store: Store, console: Console, trainable: type[FamilyT
                         storage_path=scratch,
                         verbose=0,
                         progress_reporter=tune.CLIReporter(),  # silent at verbose 0; the one for notebooks shows an empty cell all the same
-                        callbacks=[progress],
+                        callbacks=[progress, *trackers(searcher.plan, store, console)],
                         stop=stopper,
                         failure_config=tune.FailureConfig(max_failures=0),
                         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),

@@ -16,9 +16,10 @@ import yaml
 from analysis.html import table
 from analysis.storage import Store
 from sweep import views
-from sweep.config import ConfigError, _Loader, load
+from sweep.config import ConfigError, load
 from sweep.log import printable
 from sweep.plan import make_plan, results_store
+from sweep.yaml_loader import SweepLoader
 from trainables import data as data_sets
 from trainables.data import DataError
 from trainables.recipe import NpzData
@@ -81,7 +82,7 @@ def test_yaml_tags_make_no_objects(tmp_path, tag):
         with pytest.raises(ConfigError):
             load(*arguments)
     assert not (tmp_path / "made").exists()
-    assert issubclass(_Loader, yaml.SafeLoader)
+    assert issubclass(SweepLoader, yaml.SafeLoader)
 
 
 def test_a_yaml_bomb_is_refused_before_it_goes_off(tmp_path):
@@ -197,7 +198,7 @@ def test_nothing_evaluates_or_unpickles(room):
                 called = ast.unparse(node.func)
                 assert called not in DANGEROUS, (path, node.lineno, called)
                 if called == "yaml.load":
-                    assert ast.unparse(node.args[1]) == "_Loader", (path, node.lineno)
+                    assert ast.unparse(node.args[1]) == "SweepLoader", (path, node.lineno)
                 for keyword in node.keywords:
                     assert keyword.arg != "shell", (path, node.lineno)
                     assert keyword.arg != "allow_pickle" or ast.unparse(keyword.value) == "False", (path, node.lineno)

@@ -26,7 +26,7 @@ from trainables.schedule import Base, Schedule
 class Work:
     """What the families of a sweep share; it reaches each worker once.
 
-    The `objectives` of a search are metrics of the families that it judges; with `every_epoch` these report at every epoch.
+    The `objectives` of a search are metrics of the families that it judges. With `every_epoch` families report at every epoch.
     """
 
     recipe: BaseRecipe
@@ -97,7 +97,7 @@ class FamilyTrainable(tune.Trainable):
         began = time.monotonic()
         try:
             for progress in self._run:
-                is_awaited = progress.done or progress.state or (self._is_judged and self.work.every_epoch)
+                is_awaited = progress.done or progress.state or self.work.every_epoch
                 if is_awaited or time.monotonic() - began > REPORT_EVERY_S:
                     break
             values = metrics(self._store, progress.trial, self.work.objectives) if progress.done and self._is_judged else {}

@@ -130,7 +130,7 @@ def test_a_budget_trains_what_fits_and_the_rest_later(undisturbed, tmp_path, sam
     output = finish(folder, "--config", "my.yaml", "--budget-hours", str(cost.total_s / 3600 / 2), "--trim")
     num_done = len(list((results / "trials").glob("*.parquet")))
     assert 0 < num_done < NUM_FAMILIES
-    assert f"the sweep is not complete: {NUM_FAMILIES - num_done} families were left out" in output
+    assert f"the sweep is not complete: {NUM_FAMILIES - num_done} families left out" in output
     assert "pay for" in finish(folder, "plan", "--config", "my.yaml", "--budget-hours", "9", module="sweep")
     finish(folder, "--config", "my.yaml")
     runs = pd.read_parquet(results / "runs").sort_values("started_at")
@@ -284,7 +284,7 @@ def test_a_dead_worker_is_retried(tmp_path, undisturbed, same_tables):
     workers[0].kill()
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "workers died: what they had not reported was trained again" in output
+    assert "died: what had not been reported was trained again" in output
     assert pd.read_parquet(folder / "results" / "tiny" / "runs")["num_deaths"].item() >= 1
     same_tables(Store(folder / "results" / "tiny"), Store(undisturbed[0] / "results" / "tiny"))
 
