@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
-from analysis import tables
 from analysis.storage import Store
+from tests import same
 from trainables.data import Dataset, load
 from trainables.options import Probes
 from trainables.recipe import BaseRecipe, CellsData, Model, Training
@@ -55,14 +54,4 @@ def store(tmp_path) -> Store:
 @pytest.fixture(scope="session")
 def same_tables():
     """A function that asserts that two stores hold the same tables bit for bit, timings and provenance aside."""
-
-    def check(a: Store, b: Store, only: list[str] | None = None, without: tuple[str, ...] = ()) -> None:
-        for name, table in tables.TABLES.items():
-            if name in ("runs", *without) or (only is not None and name == "samples"):  # runs tell how often and when, not what came of it
-                continue
-            owners, others = ([owner for owner in tables.names(s, name) if only is None or owner in only] for s in (a, b))
-            assert owners == others, name
-            left, right = (tables.read(s, name, table.stable, owners) for s in (a, b))
-            pd.testing.assert_frame_equal(left, right, check_exact=True, obj=name)
-
-    return check
+    return same.same_tables
