@@ -67,14 +67,14 @@ def rounds(reference: Place, url: str, seeds: Sequence[int], kinds: Sequence[str
     num_files, survived, by_fault = reference.num_files(), 0, Counter[str]()
     for seed in seeds:
         planned, began = Round.of(seed, kinds), time.monotonic()
-        problem = run(planned, reference.store, num_files, url)
+        problem, befell = run(planned, reference.store, num_files, url)
         survived += problem is None
         verdict = "survived" if problem is None else "NOT survived"
         print(f"seed {seed:<6} {planned}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
         if problem is not None:
             print(problem, flush=True)
-        by_fault.update([*(m.fault for m in planned.moments), *(["storage"] if planned.rate else [])])
-    print("faults: " + ", ".join(f"{count} {fault}" for fault, count in by_fault.most_common()))
+        by_fault.update(befell)
+    print("what befell them: " + ", ".join(f"{count} {fault}" for fault, count in by_fault.most_common()))
     return survived
 
 

@@ -25,6 +25,7 @@ def kill_driver(driver: Driver, draw: random.Random) -> Driver | None:
     driver.children()
     driver.process.kill()
     driver.process.wait()
+    driver.place.befell.append("driver")
     return None
 
 
@@ -34,21 +35,33 @@ def kill_all(driver: Driver, draw: random.Random) -> Driver | None:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     driver.process.wait()
+    driver.place.befell.append("all")
     return None
 
 
 def kill_worker(driver: Driver, draw: random.Random) -> Driver | None:
-    """kill -9 of one worker process."""
-    if workers := driver.named("ray::"):
+    """kill -9 of one worker process, as soon as there is one."""
+    if workers := _some(driver, "ray::ResourceTrainable", "ray::IDLE"):
         draw.choice(workers).kill()
+        driver.place.befell.append("worker")
     return driver
 
 
 def kill_raylet(driver: Driver, draw: random.Random) -> Driver | None:
-    """kill -9 of the raylet, which all workers of a machine hang on."""
-    for raylet in driver.named("raylet"):
+    """kill -9 of the raylet, which all workers of a machine hang on, as soon as there is one."""
+    for raylet in _some(driver, "raylet"):
         raylet.kill()
+        driver.place.befell.append("raylet")
     return driver
+
+
+def _some(driver: Driver, *names: str) -> list[psutil.Process]:
+    """Processes of the driver with such names; none if it ends before there are any."""
+    while driver.process.poll() is None:
+        if found := driver.named(*names):
+            return found
+        time.sleep(0.1)
+    return []
 
 
 def spot_notice(driver: Driver, draw: random.Random) -> Driver | None:
@@ -61,6 +74,7 @@ def spot_notice(driver: Driver, draw: random.Random) -> Driver | None:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     driver.process.wait()
+    driver.place.befell.append("spot")
     return None
 
 
@@ -72,18 +86,21 @@ def fill_disk(driver: Driver, draw: random.Random) -> Driver | None:
             file.write(bytes(4096))
     driver.wait(held_s)
     filler.unlink()
+    driver.place.befell.append("disk")
     return driver
 
 
 def jump_clock(driver: Driver, draw: random.Random) -> Driver | None:
     """The clock jumps, by hours or days, forwards or backwards."""
     driver.place.set_clock(draw.choice((-48, -2, 2, 48)) * HOUR_S)
+    driver.place.befell.append("clock")
     return driver
 
 
 def second_driver(driver: Driver, draw: random.Random) -> Driver | None:
     """The same command once more: one of both is refused in a line that names the other."""
     second = Driver(driver.place)
+    driver.place.befell.append("second")
     pair = {driver.pid: driver, second.pid: second}
     while all(one.process.poll() is None for one in pair.values()):
         time.sleep(0.05)

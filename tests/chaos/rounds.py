@@ -65,16 +65,19 @@ class Round:
         return f"{self.where:<4}  " + ", ".join([*storage, *map(str, self.moments)])
 
 
-def run(planned: Round, reference: Store, num_files: int, url: str | None) -> str | None:
-    """Do a round. `num_files` are those of the undisturbed sweep. None if all is as without faults; else what is not."""
+def run(planned: Round, reference: Store, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
+    """Do a round. `num_files` are those of the undisturbed sweep. None if all is as without faults, else what is not; and what befell it.
+
+    A fault whose moment comes when the sweep is done befalls nothing.
+    """
     with place(planned.where, url, f"round-{planned.seed}") as where:
         try:
             _disturb(planned, where, num_files, url)
             _compare(where, reference)
         except AssertionError as refuted:
             outputs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(where.folder.glob("output*")))
-            return f"{str(refuted)[:3000]}\n{outputs}"
-    return None
+            return f"{str(refuted)[:3000]}\n{outputs}", where.befell
+        return None, where.befell
 
 
 def _disturb(planned: Round, where: Place, num_files: int, url: str | None) -> None:
@@ -84,7 +87,8 @@ def _disturb(planned: Round, where: Place, num_files: int, url: str | None) -> N
     waiting = list(planned.moments)
     with ExitStack() as stack:
         if planned.rate:
-            where.environment["AWS_ENDPOINT_URL"], _ = stack.enter_context(faulty(str(url), planned.seed, planned.rate))
+            where.environment["AWS_ENDPOINT_URL"], served = stack.enter_context(faulty(str(url), planned.seed, planned.rate))
+            stack.callback(lambda: where.befell.extend(["storage"] if served.total() > served["none"] else []))
         for _ in range(MOST_STARTS):
             driver: Driver | None = Driver(where, has_clock)
             while waiting and driver is not None:

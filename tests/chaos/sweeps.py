@@ -43,6 +43,7 @@ class Place:
     store: Store
     environment: dict[str, str] = field(default_factory=dict)  # of the driver
     starts: list[psutil.Process] = field(default_factory=list)  # whatever ran here, to be ended with the place
+    befell: list[str] = field(default_factory=list)  # the faults that came while there was something to befall
 
     @property
     def clock(self) -> Path:

@@ -151,13 +151,18 @@ def test_elsewhere_a_claim_lives_as_long_as_it_is_written_anew(store, monkeypatc
 def test_a_driver_whose_claim_was_put_aside_stops(store, monkeypatch, capsys):
     """As one on a machine that slept: it is interrupted, and says why. While it held its claim, it wrote it anew."""
     monkeypatch.setattr(claim, "BEAT_S", 0.1)
-    with pytest.raises(KeyboardInterrupt), claimed(store, Console(stderr=True)):
-        (name,) = claims(store)
-        before = claim._times(store)[f"{FOLDER}/{name}"]
-        time.sleep(0.5)
-        assert claim._times(store)[f"{FOLDER}/{name}"] > before
-        store.delete(f"{FOLDER}/{name}")
-        time.sleep(5)
+
+    def drive():
+        with claimed(store, Console(stderr=True)):
+            (name,) = claims(store)
+            before = claim._times(store)[f"{FOLDER}/{name}"]
+            time.sleep(0.5)
+            assert claim._times(store)[f"{FOLDER}/{name}"] > before
+            store.delete(f"{FOLDER}/{name}")
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        drive()
     assert "took these results over" in capsys.readouterr().err
 
 
