@@ -8,6 +8,7 @@ from rich.console import Console
 
 from analysis import tables
 from analysis.storage import Store
+from sweep.claim import claimed
 from sweep.log import printable
 from sweep.plan import DAMAGE, readable_trials
 
@@ -57,10 +58,9 @@ def check(store: Store, repair: bool, again: str) -> int:
         console.print(f"{len(tables.names(store, 'trials'))} families: every file can be read", markup=False, highlight=False)
         return 0
     if repair:
-        for trial in trials:
-            store.delete(f"trials/{trial}.parquet")
-        for file in of_data:
-            store.delete(file)
+        with claimed(store, console):  # a driver at work would count on these rows
+            for file in [*(f"trials/{trial}.parquet" for trial in trials), *of_data]:
+                store.delete(file)
         console.print(f"{len(trials)} families are to run again: {again}", markup=False, highlight=False)
         return 0
     console.print(f"to have these {len(trials)} families run again: add --repair, then {again}", markup=False, highlight=False)
