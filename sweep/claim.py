@@ -58,8 +58,7 @@ def claimed(store: Store, console: Console) -> Iterator[None]:
     finally:
         ended.set()
         beat.join(timeout=BEAT_S)  # a store that hangs keeps a beat waiting, but not the end of the run
-        with contextlib.suppress(OSError, pa.ArrowException):  # then it is a dead process' claim, and soon put aside
-            store.delete(name)
+        _withdraw(store, name)
 
 
 def _claim(store: Store, name: str, record: bytes, console: Console) -> None:
@@ -70,12 +69,17 @@ def _claim(store: Store, name: str, record: bytes, console: Console) -> None:
             store.write(name, record)
             holder = _living(store, name, console)
         except BaseException:
-            store.delete(name)
+            _withdraw(store, name)
             raise
         if holder is None:
             return
-        store.delete(name)
+        _withdraw(store, name)
     raise ConfigError(store.root, [holder or "other drivers start at the same time; start one of them again"])
+
+
+def _withdraw(store: Store, name: str) -> None:
+    with contextlib.suppress(OSError, pa.ArrowException):  # what stays is the claim of a process that ends, which others put aside
+        store.delete(name)
 
 
 def _living(store: Store, own: str, console: Console) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if "disk" in options.faults and os.geteuid() != 0:
         parser.error("--faults: disk needs a small tmpfs, which root alone may mount; name the others")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what runs, and unmounts
     with undisturbed() as (reference, url):
         survived = rounds(reference, url, range(options.seed, options.seed + options.rounds), options.faults)
     print(f"{survived} rounds survived of {options.rounds}")

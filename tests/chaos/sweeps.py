@@ -126,6 +126,7 @@ class Driver:
             "PYTHONPATH": str(ROOT),
             "RAY_TMPDIR": str(where.folder),
             "RAY_ADDRESS": "local",
+            "RAY_worker_niceness": "0",  # else workers wait for whatever else a busy machine does
         }
         with open(self.log, "w") as log:
             command = [sys.executable, "-m", "sweep.run", "--config", "my.yaml"]
