@@ -103,7 +103,9 @@ def second_driver(driver: Driver, draw: random.Random) -> Driver | None:
     driver.place.befell.append("second")
     pair = {driver.pid: driver, second.pid: second}
     while all(one.process.poll() is None for one in pair.values()):
-        time.sleep(0.05)
+        if driver.is_at_work and second.is_at_work and driver.is_at_work:
+            raise Refuted("two drivers are at work at once")
+        time.sleep(0.1)
     ended = next(one for one in pair.values() if one.process.poll() is not None)
     other = next(one for one in pair.values() if one is not ended)
     if ended.process.returncode == 2:

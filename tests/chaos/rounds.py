@@ -41,6 +41,7 @@ class Round:
 
     seed: int
     where: str
+    num_cpus: int
     rate: float  # of requests to the store that fail
     moments: tuple[Moment, ...]
 
@@ -58,11 +59,11 @@ class Round:
             if FAULTS[fault] is not None:
                 moments.append(Moment(fault, share, delay_s))
         rate = draw.uniform(0.03, 0.2) if "storage" in chosen else 0.0
-        return cls(seed, "s3" if on_s3 else "disk", rate, tuple(sorted(moments, key=lambda m: (m.share, m.delay_s))))
+        return cls(seed, "s3" if on_s3 else "disk", draw.choice((1, 1, 1, 2)), rate, tuple(sorted(moments, key=lambda m: (m.share, m.delay_s))))
 
     def __str__(self) -> str:
         storage = [f"storage at {self.rate:.0%} of requests"] if self.rate else []
-        return f"{self.where:<4}  " + ", ".join([*storage, *map(str, self.moments)])
+        return f"{self.where:<4}  {self.num_cpus} at once  " + ", ".join([*storage, *map(str, self.moments)])
 
 
 def run(planned: Round, reference: Store, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
@@ -70,7 +71,7 @@ def run(planned: Round, reference: Store, num_files: int, url: str | None) -> tu
 
     A fault whose moment comes when the sweep is done befalls nothing.
     """
-    with place(planned.where, url, f"round-{planned.seed}") as where:
+    with place(planned.where, url, f"round-{planned.seed}", planned.num_cpus) as where:
         try:
             _disturb(planned, where, num_files, url)
             _compare(where, reference)

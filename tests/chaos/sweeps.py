@@ -27,7 +27,6 @@ model: {name: cnn, widths: [4, 6]}
 training: {epochs: 4, batch_size: 16, replicas: 2, learning_rate: 0.05}
 probes: {num_samples: 10, baselines: false, predictions: false}
 space: {activations: [relu, tanh], losses: [cross_entropy], swap_epochs: [1, 2], swaps: [activation], pulse_epochs: [1]}
-resources: {num_cpus: 2}
 analysis: {num_permutations: 99, measures: [cka], image_statistics: false}
 """
 ROOT = Path(__file__).parents[2]
@@ -87,8 +86,11 @@ class Place:
 
 
 @contextmanager
-def place(kind: str, url: str | None, name: str) -> Iterator[Place]:
-    """An empty place: `disk`, a small one of its own where the user may mount that; or `s3`, at the server that `url` leads to."""
+def place(kind: str, url: str | None, name: str, num_cpus: int = 1) -> Iterator[Place]:
+    """An empty place: `disk`, a small one of its own where the user may mount that; or `s3`, at the server that `url` leads to.
+
+    So many families train at a time; each further one costs a round 14 s of CPU time, most of it imports.
+    """
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))  # short: Ray's sockets lie below it
     results = folder / "results"
     results.mkdir()
@@ -97,7 +99,7 @@ def place(kind: str, url: str | None, name: str) -> Iterator[Place]:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(results)]
         mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     path, options = ("results", "") if kind == "disk" else (f"s3://our-results/{name}", f"?endpoint_override={url}")
-    (folder / "my.yaml").write_text(f"{CONFIG}storage: {{path: {path}}}\n")
+    (folder / "my.yaml").write_text(f"{CONFIG}resources: {{num_cpus: {num_cpus}}}\nstorage: {{path: {path}}}\n")
     found = Place(folder, Store(f"{folder}/results/tiny" if kind == "disk" else f"{path}/tiny{options}"))
     if kind == "s3":
         found.environment["AWS_ENDPOINT_URL"] = str(url)
@@ -142,6 +144,12 @@ class Driver:
     @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has begun, and not yet said where the results are."""
+        output = self.output
+        return " families of " in output and "\nresults: " not in output
 
     def children(self) -> list[psutil.Process]:
         """Whatever it started and is alive; kept, so that what outlives it is ended with the place."""
