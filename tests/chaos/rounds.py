@@ -59,7 +59,8 @@ class Round:
             if FAULTS[fault] is not None:
                 moments.append(Moment(fault, share, delay_s))
         rate = draw.uniform(0.03, 0.2) if "storage" in chosen else 0.0
-        return cls(seed, "s3" if on_s3 else "disk", draw.choice((1, 1, 1, 2)), rate, tuple(sorted(moments, key=lambda m: (m.share, m.delay_s))))
+        num_cpus, where = draw.choice((1, 1, 1, 2)), "s3" if on_s3 else "disk"
+        return cls(seed, where, num_cpus, rate, tuple(sorted(moments, key=lambda m: (m.share, m.delay_s))))
 
     def __str__(self) -> str:
         storage = [f"storage at {self.rate:.0%} of requests"] if self.rate else []

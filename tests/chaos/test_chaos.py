@@ -12,11 +12,11 @@ from tests.chaos.__main__ import rounds, undisturbed
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import Round
 
-IN_CI = (3, 6)
+IN_CI = (7, 16)
 
 
 def test_two_rounds():
-    """The driver is killed as it starts, and is met by a second one later; a worker is killed. Neither needs a mount or a compiler."""
+    """The driver is killed as it starts, workers are killed, and a second driver comes; none of it needs a mount or a compiler."""
     with undisturbed() as (reference, url):
         assert rounds(reference, url, IN_CI, ["driver", "worker", "second"]) == len(IN_CI)
 
