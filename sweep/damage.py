@@ -9,6 +9,7 @@ from rich.console import Console
 from analysis import tables
 from analysis.storage import Store
 from analysis.wording import counted
+from sweep.claim import claimed
 from sweep.config import ConfigError
 from sweep.log import printable
 from sweep.plan import DAMAGE, readable_trials
@@ -65,10 +66,9 @@ def check(store: Store, repair: bool, again: str) -> int:
         console.print(f"{counted(len(tables.names(store, 'trials')), 'family')}: every file can be read", markup=False, highlight=False)
         return 0
     if repair:
-        for trial in trials:
-            store.delete(f"trials/{trial}.parquet")
-        for file in of_data:
-            store.delete(file)
+        with claimed(store, console):  # a driver at work would count on these rows
+            for file in [*(f"trials/{trial}.parquet" for trial in trials), *of_data]:
+                store.delete(file)
         console.print(f"to run again, {counted(len(trials), 'family')}: {again}", markup=False, highlight=False)
         return 0
     console.print(f"to have {counted(len(trials), 'family')} run again: add --repair, then {again}", markup=False, highlight=False)

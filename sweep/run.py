@@ -17,6 +17,7 @@ from sweep.log import RunLog, printable
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from analysis.storage import Store
     from sweep.plan import Plan
+    from trainables.data import Dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,22 +64,32 @@ def execute(
 
 
 def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hours: float | None, trim: bool, retry: str) -> int:
-    began = time.monotonic()
-
-    from sweep.budget import within
     from sweep.check import check, check_here
-    from sweep.cost import cost_line, estimate
-    from sweep.failures import to_retry
-    from sweep.plan import make_plan, results_store
-    from sweep.record import write_run
-    from sweep.tuner import run_plan
-    from sweep.units import duration
+    from sweep.claim import claimed
+    from sweep.plan import results_store
 
     if trim and budget_hours is None:
         raise ConfigError("--trim", ["has no effect without --budget-hours"])
     store = results_store(config)
     data = check(config, source)
     check_here(config, store, source)
+    with claimed(store, console):
+        return _run_checked(config, data, store, again, console, budget_hours, trim, retry)
+
+
+def _run_checked(
+    config: Sweep, data: Dataset, store: Store, again: str, console: RunLog, budget_hours: float | None, trim: bool, retry: str
+) -> int:
+    began = time.monotonic()
+
+    from sweep.budget import within
+    from sweep.cost import cost_line, estimate
+    from sweep.failures import to_retry
+    from sweep.plan import make_plan
+    from sweep.record import write_run
+    from sweep.tuner import run_plan
+    from sweep.units import duration
+
     whole = make_plan(config, data, store)
     plan = to_retry(whole, store, retry)
     for note in data.notes:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # imports Ray, which reads the environment that is set here f
     from trainables.trainable import FamilyTrainable
 
 # Read when Ray is first imported or started: no usage statistics, no per-trial loggers, no tables of Tune's, working directory left alone,
-# no snapshots of the experiment for a restore that never happens.
+# no snapshots of the experiment for a restore that never happens, and no workers started ahead: `ray.init` waits for them, and for ever
+# for one that died before it was known.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -37,6 +38,7 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

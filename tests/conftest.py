@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.storage import Store
-from tests.same import difference
+from tests import same
 from trainables.data import Dataset, load
 from trainables.options import Probes
 from trainables.recipe import BaseRecipe, CellsData, Model, Training
@@ -54,9 +54,4 @@ def store(tmp_path) -> Store:
 @pytest.fixture(scope="session")
 def same_tables():
     """A function that asserts that two stores hold the same tables bit for bit, timings and provenance aside."""
-
-    def check(a: Store, b: Store, only: list[str] | None = None, without: tuple[str, ...] = ()) -> None:
-        found = difference(a, b, only, without)
-        assert found is None, found
-
-    return check
+    return same.same_tables

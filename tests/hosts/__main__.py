@@ -24,7 +24,7 @@ from pathlib import Path
 from analysis import tables
 from analysis.storage import Store
 from tests.hosts.lab import Lab, script
-from tests.same import difference
+from tests.same import same_tables
 
 SWEEP = """
 name: hosts
@@ -53,6 +53,15 @@ def name_of(config: Path) -> str:
     if not found:
         raise ValueError(f"{config}: no name")
     return found[1]
+
+
+def difference(a: Store, b: Store) -> str | None:
+    """The first table in which the stores differ by a bit, and how."""
+    try:
+        same_tables(a, b)
+    except AssertionError as error:
+        return str(error)
+    return None
 
 
 def num_done(store: Store) -> int:
