@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 PAGE = Path(__file__).parent / "page"
+MAX_CELLS = 200_000  # of a table inside the page, some 500 kB
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,10 @@ def _marked(svg: str, layer: str, by: str, chosen: bool) -> str:
     return f"<div class='panel{' now' if chosen else ''}'{names}>{svg}</div>"
 
 
-def download(name: str, rows: pd.DataFrame) -> str:
-    """A link to the rows as gzipped CSV, inside the page."""
+def download(name: str, rows: pd.DataFrame, says: str = "data (CSV)") -> str:
+    """A link to the rows as gzipped CSV, inside the page; where they are too many for that, where they lie."""
+    if rows.size > MAX_CELLS:
+        return f"<code>analysis/{escape(name)}.parquet</code>"
     packed = gzip.compress(rows.to_csv(index=False).encode(), mtime=0)
     data = base64.b64encode(packed).decode()
-    return f"<a class='data' download='{escape(name)}.csv.gz' href='data:application/gzip;base64,{data}'>data (CSV)</a>"
+    return f"<a class='data' download='{escape(name)}.csv.gz' href='data:application/gzip;base64,{data}'>{escape(says)}</a>"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
 from analysis.chart import Chart, Panel
 from analysis.question import Asked, Found
 from analysis.spreads import at_first_swap, comparable, spread_title
-from analysis.svg import KINDS, MARKERS, Plot, at, extent, family, kind
+from analysis.svg import KINDS, MARKERS, Plot, at, extent, family, kind, text
 from analysis.verdict import PRIMARY_MEASURE
 from analysis.wording import counted
 
@@ -46,13 +48,15 @@ def _panel(rows: pd.DataFrame, moments: list[str], layer: str, name: str) -> str
     swapped = rows.drop_duplicates("trial").set_index("trial")["swapped"].map(kind)
     ticks = [(float(i), MOMENTS[moment]) for i, moment in enumerate(moments)]
     y = extent(np.append(wide.to_numpy(), 0.0))
-    plot = Plot((-0.25, len(moments) - 0.6), y, "", f"spread: {name}", layer, right=20, bottom=34, x_ticks=ticks, snaps=False)
+    plot = Plot((-0.25, len(moments) - 0.6), y, "", f"spread: {name}", layer, width=590, right=126, bottom=34, x_ticks=ticks, snaps=False)
     across = at(plot.at_x(np.arange(len(moments))))
     for trial, values in zip(wide.index, wide.to_numpy(), strict=True):
         up = at(plot.at_y(values))
         seen = "L".join(f"{x} {v}" for x, v, value in zip(across, up, values, strict=True) if np.isfinite(value))
         plot.add(family(str(trial), swapped[trial], f'<path class="thin" d="M{seen}"/>'))
     present = [key for key in KINDS if (swapped == key).any()]
+    ends = np.array([wide.loc[swapped.reindex(wide.index) == key].mean().dropna().iloc[-1] for key in present])
+    labels = dict(zip(present, _apart(plot.at_y(ends)), strict=True))
     for index, key in enumerate(present):
         group = wide[swapped.reindex(wide.index) == key]
         mean, error = group.mean().to_numpy(), group.sem().fillna(0).to_numpy()
@@ -62,5 +66,15 @@ def _panel(rows: pd.DataFrame, moments: list[str], layer: str, name: str) -> str
         line = f'<path class="thick" d="M{"L".join(f"{xs[i]} {up[i]}" for i in known)}"/>'
         bars = "".join(f'<path class="interval" d="M{xs[i]} {high[i]}V{low[i]}"/>' for i in known)
         dots = "".join(f'<path class="point" d="M{xs[i]} {up[i]}{MARKERS[key]}"/>' for i in known)
+        dots += text(plot.width - plot.right + 14, labels[key] + 4, f"{key} ({len(group)})", "direct", "start")
         plot.add(f'<g class="{key} group" data-kind="{key}" data-say="{KINDS[key]}: mean of {len(group)} families">{line}{bars}{dots}</g>')
     return plot.render()
+
+
+def _apart(heights: np.ndarray, least: float = 15.0) -> np.ndarray:
+    """Heights `[label]` moved down, in their order, until no two labels touch."""
+    found = heights.copy()
+    order = np.argsort(heights)
+    for above, below in pairwise(order):
+        found[below] = max(found[below], found[above] + least)
+    return found

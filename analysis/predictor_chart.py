@@ -16,7 +16,7 @@ MAX_ROWS, LEFT, ROW, TOP, WIDTH = 40, 230, 20, 30, 620
 
 def predictor_chart(predictors: pd.DataFrame) -> Chart | None:
     """A dot per score, the strongest first; None where none could be scored. Spread is that of the primary measure."""
-    rows = predictors[(predictors["predictor"] == PRIMARY_PREDICTOR) & np.isfinite(predictors["psi"])]
+    rows = predictors[(predictors["predictor"] == PRIMARY_PREDICTOR) & predictors["psi"].notna()]
     is_spread = rows["score"].str.startswith("spread/")
     rows = rows[~is_spread | (rows["score"] == f"spread/{PRIMARY_MEASURE}")]
     if rows.empty:

@@ -16,13 +16,15 @@ import scipy
 
 from analysis import report_account, report_first, report_networks
 from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
-from analysis.chart import PAGE, Chart
+from analysis.chart import PAGE, Chart, download
 from analysis.html import interval, table, with_p
 from analysis.measures.generalization import PREDICTORS
 from analysis.question import Found
 from analysis.spreads import comparable, spread_title
 from analysis.wording import told
 
+LONG = 12  # rows
+NO_SPREAD = f"No family has a spread by {PRIMARY_MEASURE} at moment {PRIMARY_MOMENT}."
 WITHOUT_SCRIPT = ".panels > div, .answer > div { display: block !important; } #bar, .choices { display: none !important; }"
 
 INTRODUCTION = f"""<p>The <b>Anna Karenina principle</b> (AKP) says yes. Each family is one training recipe, run with
@@ -64,7 +66,7 @@ def render(found: Everything) -> str:
     sections = [
         *[(picture.title, _body(picture, layer)) for picture in found.pictures],
         ("Association of spread with generalization", _association(found.associations)),
-        ("Happy against unhappy families", report_networks.happy_unhappy(found.happy)),
+        ("Happy against unhappy families", _happy(found.happy)),
         ("Does spread say more than what is cheaper to know?", _beside(found)),
         *[(one.title, _body(one, layer)) for one in found.answered],
         ("Most extreme families", _extremes(found.spreads, found.gaps)),
@@ -115,17 +117,40 @@ def _body(found: Found, layer: str) -> str:
     if not (said or found.charts):
         said = [f"<p class='soft'>{escape(found.reason)}</p>"]
     charts = [chart.html(layer) for chart in found.charts]
-    shown = [table(rows, caption) for rows, caption in found.shown]
-    return "\n".join([*charts, *said, *_figures(found.figures), *shown])
+    shown = [_folded_if_long(rows, caption) for rows, caption in found.shown]
+    links = ", ".join(download(name, rows, f"{name} (CSV)") for name, rows in found.tables.items() if len(rows))
+    data = [f"<p class='soft'>Data of these figures: {links}</p>"] if found.figures and links else []
+    return "\n".join([*charts, *said, *_figures(found.figures), *data, *shown])
+
+
+def _folded_if_long(rows: pd.DataFrame, caption: str) -> str:
+    """A table that would fill the screen opens on demand, under the first sentence of its caption."""
+    if len(rows) <= LONG:
+        return table(rows, caption)
+    return f"<details><summary>{escape(caption.split('. ')[0].split(': ')[0])} ({len(rows)} rows)</summary>{table(rows, caption)}</details>"
 
 
 def _association(associations: pd.DataFrame) -> str:
+    if associations.empty:
+        return f"<p class='soft'>{NO_SPREAD}</p>"
     of_gap = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
     primary = of_gap[of_gap["measure"] == PRIMARY_MEASURE]
-    parts = [_associations(primary, f"Declared: measure {PRIMARY_MEASURE}, at the end of training. {_estimators(primary)}")]
+    if primary.empty:
+        parts = [f"<p class='soft'>{NO_SPREAD}</p>"]
+    else:
+        parts = [_associations(primary, f"Declared: measure {PRIMARY_MEASURE}, at the end of training. {_estimators(primary)}")]
     for summary, rows in (("Other measures", of_gap), ("All moments and predictors", associations)):
         parts.append(f"<details><summary>{summary} (exploratory)</summary>{_associations(rows, _estimators(rows))}</details>")
     return "\n".join(parts)
+
+
+def _happy(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "<p class='soft'>No family has representations at the end of training that could be compared.</p>"
+    primary, others = rows[rows["measure"] == PRIMARY_MEASURE], rows[rows["measure"] != PRIMARY_MEASURE]
+    more = report_networks.happy_unhappy(others)
+    folded = f"<details><summary>Other measures (exploratory)</summary>{more}</details>" if len(others) else ""
+    return report_networks.happy_unhappy(primary) + folded
 
 
 def _beside(found: Everything) -> str:
@@ -182,7 +207,7 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     chosen = spreads[(spreads["measure"] == PRIMARY_MEASURE) & (spreads["moment"] == PRIMARY_MOMENT)]
     chosen = chosen[comparable(chosen)]
     if chosen.empty:
-        return "<p class='soft'>none</p>"
+        return f"<p class='soft'>{NO_SPREAD}</p>"
     mean = chosen.groupby("trial", as_index=False).agg(
         schedule=("schedule", "first"),
         spread=("spread", "mean"),

@@ -102,7 +102,7 @@ def _map(rows: pd.DataFrame, pairs: pd.DataFrame, epochs: list[int], label: str)
         colour = _colour(step / (steps - 1))[0]
         parts.append(f'<rect x="{LEFT + step * 5}" y="{y + 8}" width="5.2" height="9" fill="{colour}"/>')
     parts += [text(LEFT, y + 31, number(low), anchor="start"), text(LEFT + 5 * steps, y + 31, number(high), anchor="end")]
-    return element(width, y + 38, "".join(parts), label)
+    return element(width, y + 38, "".join(parts), label, " wide")
 
 
 def _cell(own: pd.DataFrame, x: float, y: float, low: float, high: float) -> str:

@@ -262,7 +262,7 @@ def test_the_analysis_asks_where_it_can(make, capsys):
         "Restoring rates. Ornstein",
         "Have unhappy",
     ):
-        assert f"<caption>{caption}" in page
+        assert f"<p class=caption>{caption}" in page
     assert "<td>pulse</td><td>block1</td>" in page
 
 

@@ -95,7 +95,7 @@ def test_every_chart_says_what_to_see_and_has_its_data_and_a_twin(analysed):
     assert figures == ["gap_against_spread", "gap_and_spread_by_swap", "network_map", "spread_across_the_swap", "predictors_of_the_gap"]
     for name, figure in zip(figures, re.findall(r"<figure id=.*?</figure>", page, re.DOTALL), strict=True):
         assert len(re.search(r"<p class='sees'>(.*?)</p>", figure)[1]) > 40
-        assert re.search(r"<figcaption>.*\d+ (families|networks)", figure) or "over 42 families" in figure
+        assert re.search(r"<figcaption>.*\d+ (stressed )?(families|networks)", figure) or "over 42 families" in figure
         packed = re.search(rf"download='{name}.csv.gz' href='data:application/gzip;base64,([^']+)'", figure)[1]
         rows = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(packed))))
         assert len(rows) > 0
