@@ -48,7 +48,7 @@ def _panel(rows: pd.DataFrame, moments: list[str], layer: str, name: str) -> str
     swapped = rows.drop_duplicates("trial").set_index("trial")["swapped"].map(kind)
     ticks = [(float(i), MOMENTS[moment]) for i, moment in enumerate(moments)]
     y = extent(np.append(wide.to_numpy(), 0.0))
-    plot = Plot((-0.25, len(moments) - 0.6), y, "", f"spread: {name}", layer, width=590, right=126, bottom=34, x_ticks=ticks, snaps=False)
+    plot = Plot((-0.25, len(moments) - 0.6), y, "", f"spread: {name}", layer, width=590, right=126, bottom=34, x_ticks=ticks)
     across = at(plot.at_x(np.arange(len(moments))))
     for trial, values in zip(wide.index, wide.to_numpy(), strict=True):
         up = at(plot.at_y(values))

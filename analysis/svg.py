@@ -33,9 +33,9 @@ def kind(swapped: object) -> str:
     return swapped if isinstance(swapped, str) and swapped in KINDS else "other"
 
 
-def family(trial: str, swapped: object, marks: str, extra: str = "") -> str:
-    """What stands for one family: pointing at it tells of it, a click isolates it."""
-    return f'<g data-f="{escape(trial)}" class="{kind(swapped)}{extra}">{marks}</g>'
+def family(trial: str, swapped: object, marks: str) -> str:
+    """What stands for one family: pointing at it tells of it, a click isolates it. Points are corners of the last of its marks."""
+    return f'<g data-f="{escape(trial)}" class="{kind(swapped)}">{marks}</g>'
 
 
 def text(x: float, y: float, words: str, css: str = "tick", anchor: str = "middle") -> str:
@@ -68,7 +68,6 @@ class Plot:
     top: int = 26
     bottom: int = 46
     x_ticks: Sequence[tuple[float, str]] | None = None  # where, and what it says; None: round numbers
-    snaps: bool = True  # pointing beside a mark finds the nearest
     marks: list[str] = field(default_factory=list)
 
     def at_x(self, values: np.ndarray) -> np.ndarray:
@@ -84,8 +83,8 @@ class Plot:
     def add(self, *marks: str) -> None:
         self.marks += marks
 
-    def render(self, attributes: str = "") -> str:
-        """The element; `attributes` are put into it as they are."""
+    def render(self) -> str:
+        """The element. Pointing beside a mark in it finds the nearest."""
         right, floor = self.width - self.right, self.height - self.bottom
         parts = []
         for value in _ticks(self.y, 6):
@@ -98,14 +97,13 @@ class Plot:
         middle = (self.top + floor) / 2
         parts.append(f'<g transform="rotate(-90 14 {middle})">{text(14, middle, self.y_label, "label")}</g>')
         parts.append(text(self.left, 15, self.title, "title", "start"))
-        snap = " snap" if self.snaps else ""
-        return element(self.width, self.height, "".join(parts) + "".join(self.marks), f"{self.title}: {self.y_label}", snap, attributes)
+        return element(self.width, self.height, "".join(parts) + "".join(self.marks), f"{self.title}: {self.y_label}", " snap")
 
 
-def element(width: int, height: int, body: str, label: str, css: str = "", attributes: str = "") -> str:
+def element(width: int, height: int, body: str, label: str, css: str = "") -> str:
     return (
         f'<svg class="plot{css}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(label)}"{attributes}>{body}</svg>'
+        f'aria-label="{escape(label)}">{body}</svg>'
     )
 
 

@@ -120,7 +120,9 @@ def _colour(share: float) -> tuple[str, str]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−").replace("0.", ".", 1) if abs(value) < 1 else number(value).replace("-", "−")
+    """Without the 0 before the point; a value that rounds to zero has no sign."""
+    words = f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1) if abs(value) < 1 else number(value)
+    return words.replace("-", "−")
 
 
 def _changed(before: str, after: str) -> str:

@@ -56,9 +56,9 @@
   function markAt(event) {
     const direct = event.target.closest?.("[data-f], [data-say]");
     const plot = event.target.closest?.("svg.snap");
-    if (!plot) return direct;
+    if (!plot || direct?.dataset.say) return direct;
     if (!places.has(plot)) {
-      places.set(plot, every("[data-f]", plot).flatMap((mark) => [...mark.lastElementChild.getAttribute("d").matchAll(/M(-?[\d.]+) (-?[\d.]+)/g)]
+      places.set(plot, every("[data-f]", plot).flatMap((mark) => [...mark.lastElementChild.getAttribute("d").matchAll(/[ML](-?[\d.]+) (-?[\d.]+)/g)]
         .map((at) => ({ mark, x: +at[1], y: +at[2] }))));
     }
     const matrix = plot.getScreenCTM();
