@@ -56,14 +56,15 @@ def by_swap(asked: Asked) -> Found:
         for layer, label in labels.items()
         if (drawn["layer"] == layer).any()
     ]
+    and_spread = f"or of spread, {name} at the end of training" if layers else f"as there is no spread by {PRIMARY_MEASURE} at the end"
     chart = Chart(
         "gap_and_spread_by_swap",
         "When the swap came, and from what to what",
         "Look along a row for what the time of the swap does, and down a column for what the functions do; the first column is the "
         "control of the row, without a swap. Where gap is dark and spread is bright, families that generalize well are far apart.",
-        f"{counted(drawn['trial'].nunique(), 'family')}; a cell is the mean over the families of its pair and first swap epoch: of "
-        f"{PRIMARY_PREDICTOR}, itself a mean over replicas, and of spread, {name} at the end of training. Standard errors over replicas "
-        f"are told at each family, and are in the data.{left_out}",
+        f"{counted(drawn['trial'].nunique(), 'family')}; a cell is the mean over the families of its pair and first swap epoch, of "
+        f"{PRIMARY_PREDICTOR}, itself a mean over replicas, {and_spread}. Standard errors over replicas are told at each family, and are "
+        f"in the data.{left_out}",
         panels,
         drawn,
     )
