@@ -147,7 +147,7 @@
   });
   document.addEventListener("keydown", (event) => event.key === "Escape" && (tell(null), clear()));
   addEventListener("scroll", () => tell(null), { passive: true });
-  addEventListener("beforeprint", () => every("details").forEach((one) => { one.open = true; }));
+  addEventListener("beforeprint", () => every(".answer details").forEach((one) => { one.open = true; }));
   words?.addEventListener("input", show);
   every(".save").forEach((button) => { button.hidden = false; });
 })();

@@ -20,9 +20,12 @@ import pytest
 
 from analysis import report_first, tables
 from analysis.__main__ import main
+from analysis.akp import associations
 from analysis.analyse import analyse
+from analysis.gap_chart import gap_chart
 from analysis.html import number
 from analysis.measures.generalization import gaps
+from analysis.moment_chart import _apart
 from analysis.network_map import network_map
 from analysis.question import Asked, Found
 from analysis.report import _body
@@ -101,6 +104,32 @@ def test_every_chart_says_what_to_see_and_has_its_data_and_a_twin(analysed):
         assert len(rows) > 0
         twin = ElementTree.fromstring(store.read(f"figures/{name}.svg"))
         assert len(twin.findall("{http://www.w3.org/2000/svg}svg")) == len(re.findall("class='panel( now)?'", figure))
+
+
+def test_a_point_stands_where_its_numbers_are(sweep):
+    """Read back from the drawing by its own ticks."""
+    store = sweep(num_families=14, num_replicas=3, widths=(4,))
+    spread, gap = spreads(store, ["cka"]), gaps(tables.read(store, "replicas"))
+    chart = gap_chart(spread, gap, associations(spread, gap, num_permutations=99))
+    svg = chart.panels[0].svg
+    across = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="tick" text-anchor="middle">([\d.−]+)</text>', svg)
+    up = re.findall(r'<text x="[\d.]+" y="([\d.]+)" class="tick" text-anchor="end">([\d.−]+)</text>', svg)
+    read = [np.array([(float(at), float(value.replace("−", "-"))) for at, value in ticks]) for ticks in (across, up)]
+    to_spread, to_gap = (np.poly1d(np.polyfit(*ticks.T, 1)) for ticks in read)
+    places = re.findall(r'data-f="(\w+)".*?class="point" d="M([\d.]+) ([\d.]+)', svg)
+    assert len(places) == 14
+    rows = chart.data.set_index("trial")
+    for trial, x, y in places:
+        assert to_spread(float(x)) == pytest.approx(rows.loc[trial, "spread"], abs=2e-3)
+        assert to_gap(float(y) + 4) == pytest.approx(rows.loc[trial, "gap_accuracy"], abs=2e-3)  # ticks stand 4 units below their line
+
+
+def test_labels_do_not_touch_and_keep_their_order():
+    heights = np.array([30.0, 10.0, 12.0, 11.0, 90.0])
+    found = _apart(heights)
+    assert (np.argsort(found) == np.argsort(heights)).all()
+    assert np.diff(np.sort(found)).min() >= 15
+    assert found[[1, 4]].tolist() == [10, 90]
 
 
 def test_the_map_is_exact_where_all_networks_are_landmarks(sweep):
