@@ -24,10 +24,10 @@
       if (isolated && (id === isolated || id === families[isolated].control)) near.add(id);
     }
     for (const { mark, of } of marks) {
-      const on = of.some((id) => near.has(id) || (kept.has(id) && !(isolated && near.has(id))));
-      mark.classList.toggle("hid", !of.some((id) => kept.has(id) || near.has(id)));
-      mark.classList.toggle("dim", on && isolated !== null && !of.some((id) => near.has(id)));
-      mark.classList.toggle("near", isolated !== null && of.some((id) => near.has(id)));
+      const isNear = of.some((id) => near.has(id));
+      mark.classList.toggle("near", isNear);
+      mark.classList.toggle("dim", isolated !== null && !isNear);
+      mark.classList.toggle("hid", !isNear && !of.some((id) => kept.has(id)));
     }
     for (const group of groups) {
       group.classList.toggle("hid", hidden.has(group.dataset.kind));
@@ -122,7 +122,7 @@
   function saveDrawing(figure) {
     const shown = every(".panel", figure).find((panel) => panel.offsetParent)?.querySelector("svg");
     const copy = shown.cloneNode(true);
-    const style = document.createElementNS("http" + "://www.w3.org/2000/svg", "style");
+    const style = document.createElementNS(copy.namespaceURI, "style");
     style.textContent = document.getElementById("chart-style").textContent;
     copy.prepend(style);
     save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), `${figure.id}.svg`);
