@@ -35,7 +35,7 @@ def left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame, re
     if len(failed):
         keys = ["status", "error_type", "error_message"]
         shared = failed.groupby(keys, dropna=False, sort=False).agg(families=("trial", "count"), first=("trial", "first")).reset_index()
-        parts.append(table(shared, "What failed, by what it has in common. `python -m sweep failures` has the tracebacks."))
+        parts.append(table(shared, "What failed, by what it has in common. The tracebacks: python -m sweep failures."))
         parts.append(_folded(f"All {counted(len(failed), 'family')}", table(failed[["trial", "schedule", *keys]])))
         parts.append("<pre>python -m sweep.run --config &lt;the same&gt; --retry failed</pre>")
     diverged = replicas[replicas["diverged_at"].notna()]

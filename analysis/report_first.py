@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.chart import Chart, choices
 from analysis.gap_chart import PREDICTORS_SHOWN
 from analysis.html import interval, number
-from analysis.spreads import CONFIDENCE, is_calibrated
+from analysis.spreads import CONFIDENCE
 from analysis.svg import KINDS, MARKERS, kind, shown, text
 from analysis.verdict import BOUND, MEANINGS, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, SECONDARY_PREDICTOR, Verdict
 from analysis.wording import counted, told
@@ -48,8 +48,8 @@ def first_screen(
 
 def _answer(verdict: Verdict, rows: pd.DataFrame, predictor: str, layer: str) -> str:
     """The answer by one reading of "generalizes badly", with a row per layer."""
-    meaning = MEANINGS[verdict.answer].format(badly=READINGS[predictor])
-    lead = "The question declared beforehand" if predictor == PRIMARY_PREDICTOR and not is_calibrated(rows) else "Exploratory"
+    meaning = MEANINGS[verdict.answer].format(badly=READINGS[predictor]) if verdict.layer else "no layer could be tested"
+    lead = "The question declared beforehand" if predictor == PRIMARY_PREDICTOR and not rows["is_calibrated"].any() else "Exploratory"
     compared = f"{counted(verdict.num_families, 'family')} compared" if verdict.num_families else "nothing could be compared"
     lines = "".join(_layer(row, row["layer"] == layer) for row in rows.to_dict("records"))
     axis = '<svg viewBox="0 0 120 14" width="120" height="14">' + "".join(

@@ -143,7 +143,8 @@ class Page:
         return [url for url in urls if not url.startswith(("data:", "blob:", "file:"))]
 
     def first_paint_s(self) -> float:
-        return self.value("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
+        observe = "new PerformanceObserver((list) => done(list.getEntries().at(-1).startTime)).observe({type: 'paint', buffered: true})"
+        return self.value(f"new Promise((done) => {observe})") / 1000
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._all()} if whole else {}))

@@ -129,7 +129,8 @@ def test_it_fits_a_phone_darkness_and_paper(opened, report, options):
 def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
     page = opened(written(tmp_path, num_families=0, num_failed=3))
     text = page.value("document.body.innerText")
-    assert "undecided" in text
+    assert "undecided\n\nNo layer could be tested" in text
+    assert "The question declared beforehand" in text
     assert "3 families failed" in text
     assert "<b>no & such data</b>" in text
     assert page.count("section") == page.count("section h2")
