@@ -80,14 +80,14 @@ def _answer(verdict: Verdict, rows: pd.DataFrame, predictor: str, layer: str) ->
 def _layer(row: dict[Hashable, Any], chosen: bool) -> str:
     name = escape(str(row["layer"]))
     button = f"<button data-set='layer' value='{name}' aria-pressed='{str(chosen).lower()}'>{name}</button>"
-    reason = f"<br><small>{escape(row['reason'])}</small>" if row["reason"] else ""
+    reason = f"<tr class='why'><td colspan='6'><small>{escape(row['reason'])}</small></td></tr>" if row["reason"] else ""
     ends = f" <span>[{_signed(row['rho_low'])}, {_signed(row['rho_high'])}]</span>" if np.isfinite(row["rho_low"]) else ""
     rho = f"{_signed(row['rho'])}{ends}" if np.isfinite(row["rho"]) else "–"
     n = number(row["num_families"])
     return (
         f"<tr><td>{button}</td><td class='forest'>{_forest(row['rho'], row['rho_low'], row['rho_high'])}</td>"
         f"<td class='number'>{rho}</td><td class='number'>{number(row['p_adjusted'], 2)}</td><td class='number'>{n}</td>"
-        f"<td class='says'>{escape(row['verdict'])}{reason}</td></tr>"
+        f"<td>{escape(row['verdict'])}</td></tr>{reason}"
     )
 
 
