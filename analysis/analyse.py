@@ -24,12 +24,14 @@ from analysis.akp import (
 )
 from analysis.baselines import baselines
 from analysis.console import print_answer
+from analysis.gap_chart import gap_chart
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, expand
 from analysis.networks import compare_networks
+from analysis.predictor_chart import predictor_chart
 from analysis.predictors import partials, predictors
 from analysis.question import Asked
-from analysis.questions import QUESTIONS
+from analysis.questions import PICTURES, QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
 from analysis.wording import told
@@ -52,7 +54,7 @@ def analyse(
     console: Console | None = None,
     before_writing: Callable[[], None] | None = None,
 ) -> Verdict:
-    """Answer the question from the tables in `store` and write analysis/*.parquet, figures/*.png and report.html there.
+    """Answer the question from the tables in `store` and write analysis/*.parquet, figures/* and report.html there.
 
     `measures` are names, or `all`. `layers` and `moments` restrict what is analysed, `only` which families, by default those of the most
     frequent base recipe and probes.
@@ -97,26 +99,37 @@ def analyse(
         "predictors": predicted,
         "partial": partial_table,
     }
+    central, beside = gap_chart(compared, gap_table, association), predictor_chart(predicted)
+    pictures = [draw(replace(asked, spreads=compared)) for draw in PICTURES]
     page = report.render(
-        name or _shown(store),
-        (answer, other),
-        trials,
-        compared,
-        gap_table,
-        association,
-        happy,
-        annak,
-        predicted,
-        partial_table,
-        drawn,
-        answered,
+        report.Everything(
+            name or _shown(store),
+            (answer, other),
+            trials,
+            tables.read(store, "replicas"),
+            tables.read(store, "runs"),
+            store.read("sweep.yaml").decode(errors="replace") if store.exists("sweep.yaml") else "",
+            compared,
+            gap_table,
+            association,
+            happy,
+            annak,
+            predicted,
+            partial_table,
+            central,
+            beside,
+            pictures,
+            answered,
+        )
     )
-    every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in answered), found)
+    every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in (*pictures, *answered)), found)
     every_figure = reduce(or_, (one.figures for one in answered), drawn)
     files: dict[str, Fill] = {
         f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
     }
     files |= {f"figures/{title}.png": partial(_fill, png) for title, (png, _) in every_figure.items()}
+    charts = [chart for chart in (central, beside) if chart is not None] + [chart for one in pictures + answered for chart in one.charts]
+    files |= {f"figures/{chart.name}.svg": partial(_fill, chart.file()) for chart in charts}
     if before_writing is not None:
         before_writing()
     written = replace_files(store, files | {"report.html": partial(_fill, page.encode())})

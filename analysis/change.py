@@ -38,8 +38,9 @@ def after_swap(asked: Asked) -> Found:
     shown = [getattr(change_tables, name)(rows) for name, rows in found.items()]
     png = trends.after_swap(table)
     caption = (
-        "Gap, and spread per layer, of controls and of the families of each swap epoch (pulses left out): before the swap, right after it "
-        "(same weights, new functions, 0 steps), and as often as was recorded until the end."
+        "Where a coloured line comes back to the black one, the swap was overcome. Gap, and spread per layer, of controls and of the "
+        f"{counted(len(stressed), 'stressed family')} by swap epoch (pulses left out): before the swap, right after it (same weights, new "
+        "functions, 0 steps), and as often as was recorded until the end; means over families, 95 % t intervals over families."
     )
     figures = {"after_swap": (png, caption)} if png is not None else {}
     lines = [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)]

@@ -37,7 +37,7 @@ def table(rows: pd.DataFrame, caption: str = "") -> str:
 
     lines = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows.itertuples(index=False, name=None))
     return (
-        f"<div class='scroll'><table>{f'<caption>{escape(caption)}</caption>' if caption else ''}"
+        f"{f'<p class=caption>{escape(caption)}</p>' if caption else ''}<div class='scroll'><table>"
         f"<thead><tr>{cells(rows.columns, 'th')}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 

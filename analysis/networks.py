@@ -50,8 +50,8 @@ def compare_networks(
     common = {"moment": PRIMARY_MOMENT, "num_permutations": num_permutations, "seed": seed}
     diverged_at = divergence_epochs(store, table["trial"].tolist())
     trials = table["trial"].tolist()
-    at_end = _layers(store, trials) if moments is None or PRIMARY_MOMENT in moments else []
-    networks = {layer: _networks(store, trials, layer, diverged_at) for layer in at_end if layers is None or layer in layers}
+    at_end = layers_at_end(store, trials) if moments is None or PRIMARY_MOMENT in moments else []
+    networks = {layer: networks_at_end(store, trials, layer, diverged_at) for layer in at_end if layers is None or layer in layers}
     answers = logits(store, table["trial"].iloc[0], table["dataset"].iloc[0]) if len(table) else None
     happy_rows: list[dict[str, Any]] = []
     annak_rows: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame([empty | row for row in rows], columns=columns).astype(kinds)
 
 
-def _layers(store: Store, trials: Sequence[str]) -> list[str]:
+def layers_at_end(store: Store, trials: Sequence[str]) -> list[str]:
     """The layers recorded at the end of training, in the order of the first family that has any."""
     for trial in trials:
         found = [layer for _, _, layer in tables.read_activations(store, trial, moment=PRIMARY_MOMENT)]
@@ -105,7 +105,7 @@ def _layers(store: Store, trials: Sequence[str]) -> list[str]:
     return []
 
 
-def _networks(
+def networks_at_end(
     store: Store, trials: Sequence[str], layer: str, diverged_at: dict[str, np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray, int]:
     """Representations of the networks of the commonest shape, the number of the family of each, and how many others there are."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from analysis.chart import Chart
 from analysis.storage import Store
 
 
@@ -34,8 +35,8 @@ class Found:
     """What a question found, under a title.
 
     `lines` are sentences, for the console and the page. `tables` are written to analysis/<name>.parquet and `figures` (PNG and caption)
-    to figures/<name>.png; `shown` are tables on the page, each with a caption that names estimator, n and interval. Where there
-    is nothing to ask, all are empty and `reason` says why in one line.
+    to figures/<name>.png; `charts` are drawn into the page and to figures/<name>.svg; `shown` are tables on the page, each with a caption
+    that names estimator, n and interval. Where there is nothing to ask, all are empty and `reason` says why in one line.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Found:
     figures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     shown: list[tuple[pd.DataFrame, str]] = field(default_factory=list)
     reason: str = ""
+    charts: list[Chart] = field(default_factory=list)
 
 
 Question = Callable[[Asked], Found]

@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
+import platform
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import pandas as pd
+import scipy
 
-from analysis import report_networks
+from analysis import report_account, report_first, report_networks
 from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
+from analysis.chart import PAGE, Chart, download
 from analysis.html import interval, table, with_p
-from analysis.html import number as number
 from analysis.measures.generalization import PREDICTORS
 from analysis.question import Found
 from analysis.spreads import comparable, spread_title
-from analysis.wording import counted, told
+from analysis.wording import told
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #5d6670; --paper: #ffffff; --card: #f4f6f8;
-        --line: #d9dee3; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ec; --soft: #9aa5b0; --paper: #14181c; --card: #1d2328; --line: #343c44; --accent: #56b4e9; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-       font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-p.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
-.verdict { background: var(--card); border-left: 5px solid var(--accent); border-radius: 6px; padding: 1rem 1.25rem;
-           margin: 1.5rem 0; }
-.verdict strong { display: block; font-size: 1.5rem; color: var(--accent); }
-figure { margin: 1.2rem 0; } img { width: 100%; height: auto; border-radius: 6px; background: #fff; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; width: 100%; }
-caption { text-align: left; padding-bottom: .4rem; }
-th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; } th { color: var(--soft); font-weight: 600; }
-code, pre { font: .85rem/1.5 ui-monospace, monospace; }
-pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
-"""
+LONG = 12  # rows
+NO_SPREAD = f"No family has a spread by {PRIMARY_MEASURE} at moment {PRIMARY_MOMENT}."
+WITHOUT_SCRIPT = ".panels > div, .answer > div { display: block !important; } #bar, .choices { display: none !important; }"
 
 INTRODUCTION = f"""<p>The <b>Anna Karenina principle</b> (AKP) says yes. Each family is one training recipe, run with
 several seeds; its <b>spread</b> is how far apart its replicas are in representation, on the same probe samples.
@@ -53,60 +36,70 @@ that the 95 % interval of every layer lies within ±{BOUND:g}; where it does not
 number of families that would decide it."""
 
 
-def render(
-    name: str,
-    verdicts: tuple[Verdict, Verdict],
-    trials: pd.DataFrame,
-    spreads: pd.DataFrame,
-    gaps: pd.DataFrame,
-    associations: pd.DataFrame,
-    happy: pd.DataFrame,
-    annak: pd.DataFrame,
-    predictors: pd.DataFrame,
-    partial: pd.DataFrame,
-    figures: Mapping[str, tuple[bytes, str]],
-    answered: Sequence[Found],
-) -> str:
-    """The page. `verdicts` are the declared one and the exploratory one by test error; `trials` is the table of that name.
+@dataclass(frozen=True)
+class Everything:
+    """What the page is made of. `verdicts` are the declared one and the exploratory one by test error."""
 
-    `figures` maps a title to a PNG and its caption; `answered` are the further questions, a section each.
-    """
-    verdict, other = verdicts
-    primary = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
+    name: str
+    verdicts: tuple[Verdict, Verdict]
+    trials: pd.DataFrame  # the tables of these names
+    replicas: pd.DataFrame
+    runs: pd.DataFrame
+    sweep_file: str  # sweep.yaml, or nothing
+    spreads: pd.DataFrame
+    gaps: pd.DataFrame
+    associations: pd.DataFrame
+    happy: pd.DataFrame
+    annak: pd.DataFrame
+    predictors: pd.DataFrame
+    partial: pd.DataFrame
+    central: Chart | None
+    beside: Chart | None  # spread beside the baselines
+    pictures: Sequence[Found]  # of the first question
+    answered: Sequence[Found]  # the further questions, a section each
+
+
+def render(found: Everything) -> str:
+    """The page: one file that fetches nothing, by its own policy, and runs no script but its own."""
+    verdict = found.verdicts[0]
+    layer = verdict.layer or ""
     sections = [
-        "<h1>Do networks that generalize badly differ more from each other, inside?</h1>",
-        f"<p class='soft'>{escape(name)}</p>",
-        f"<div class='verdict'><strong>{escape(verdict.answer)}</strong>{escape(verdict.text)}</div>",
-        f"<p>{escape(other.text)}</p>",
-        f"{INTRODUCTION} {told(associations['scheme'], 'explained')}</p>",
-        *_figures(figures),
-        "<h2>Association of spread with generalization</h2>",
-        _associations(primary, f"At the end of training, predictor {PRIMARY_PREDICTOR}. {_estimators(primary)}"),
-        "<details><summary>All moments and predictors (exploratory)</summary>",
-        _associations(associations, _estimators(associations)),
-        "</details>",
-        "<h2>Happy against unhappy families</h2>",
-        report_networks.happy_unhappy(happy),
-        "<h2>Does spread say more than what is cheaper to know?</h2>",
-        *report_networks.beside(annak, predictors, partial),
-        *[_section(found) for found in answered],
-        "<h2>Most extreme families</h2>",
-        _extremes(spreads, gaps),
-        "<h2>What failed, diverged or was left out</h2>",
-        _left_out(trials, spreads, gaps),
-        "<h2>Provenance</h2>",
-        _provenance(trials),
-        "<h2>Reproduce</h2>",
-        f"<pre>python -m sweep.run --config {escape(name)}/sweep.yaml   # runs only what is missing\n"
-        f"python -m analysis {escape(name)}   # rebuilds this page and analysis/*.parquet from the tables</pre>",
-        "<p class='soft'>Every number here is in <code>analysis/*.parquet</code>, with its estimator, n, interval and seed.</p>",
+        *[(picture.title, _body(picture, layer)) for picture in found.pictures],
+        ("Association of spread with generalization", _association(found.associations)),
+        ("Happy against unhappy families", _happy(found.happy)),
+        ("Does spread say more than what is cheaper to know?", _beside(found)),
+        *[(one.title, _body(one, layer)) for one in found.answered],
+        ("Most extreme families", _extremes(found.spreads, found.gaps)),
+        ("What failed, diverged or was left out", report_account.left_out(found.trials, found.spreads, found.gaps, found.replicas)),
+        ("Cost: planned against actual", report_account.cost(found.runs, found.trials)),
+        ("Provenance", report_account.provenance(found.trials, found.replicas, _analysed_with(found.associations))),
+        ("Reproduce", _reproduce(found)),
     ]
-    body = "\n".join(sections)
+    ids = [re.sub(r"[^a-z]+", "-", title.lower()).strip("-") for title, _ in sections]
+    links = "".join(f"<a href='#{id}'>{escape(title)}</a>" for id, (title, _) in zip(ids, sections, strict=True))
+    body = "\n".join(
+        [
+            f"<h1>Do networks that generalize badly differ more from each other, inside? <small>{escape(found.name)}</small></h1>",
+            report_first.bar(found.trials),
+            report_first.first_screen(found.verdicts, found.associations, found.trials, found.gaps, found.central),
+            f"<nav aria-label='sections'>{links}</nav>",
+            f"<details><summary>What is asked, and what was declared beforehand</summary>{INTRODUCTION} "
+            f"{told(found.associations['scheme'], 'explained')}</p></details>",
+            *[f"<section id='{id}'><h2>{escape(title)}</h2>\n{text}</section>" for id, (title, text) in zip(ids, sections, strict=True)],
+            "<p class='soft'>Every number here is in <code>analysis/*.parquet</code>, with its estimator, n, interval and seed.</p>",
+        ]
+    )
+    script, chart_style, style = ((PAGE / name).read_text(encoding="utf-8") for name in ("report.js", "chart.css", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    families = report_first.families(found.trials, found.spreads, found.gaps)
     return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width, initial-scale=1'><title>{escape(name)}: "
-        f"{escape(verdict.answer)}</title><style>{STYLE}</style></head>"
-        f"<body>{body}</body></html>\n"
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\"><link rel='icon' href='data:,'/>"
+        f"<title>{escape(found.name)}: {escape(verdict.answer)}</title>"
+        f"<style id='chart-style'>{chart_style}</style><style>{style}</style>"
+        f"<noscript><style>{WITHOUT_SCRIPT}</style></noscript>"
+        f"</head><body>{body}<script type='application/json' id='families'>{families}</script><script>{script}</script></body></html>\n"
     )
 
 
@@ -118,11 +111,54 @@ def _figures(figures: Mapping[str, tuple[bytes, str]]) -> list[str]:
     ]
 
 
-def _section(found: Found) -> str:
-    """A further question: its sentences, figures and tables, or why there is nothing to ask."""
-    said = [f"<p>{escape(line)}</p>" for line in found.lines] or [f"<p class='soft'>{escape(found.reason)}</p>"]
-    shown = [table(rows, caption) for rows, caption in found.shown]
-    return "\n".join([f"<h2>{escape(found.title)}</h2>", *said, *_figures(found.figures), *shown])
+def _body(found: Found, layer: str) -> str:
+    """A section: its charts, sentences, figures and tables, or why there is nothing to ask."""
+    said = [f"<p>{escape(line)}</p>" for line in found.lines]
+    if not (said or found.charts):
+        said = [f"<p class='soft'>{escape(found.reason)}</p>"]
+    charts = [chart.html(layer) for chart in found.charts]
+    shown = [_folded_if_long(rows, caption) for rows, caption in found.shown]
+    links = ", ".join(download(name, rows, f"{name} (CSV)") for name, rows in found.tables.items() if len(rows))
+    data = [f"<p class='soft'>Data of these figures: {links}</p>"] if found.figures and links else []
+    return "\n".join([*charts, *said, *_figures(found.figures), *data, *shown])
+
+
+def _folded_if_long(rows: pd.DataFrame, caption: str) -> str:
+    """A table that would fill the screen opens on demand, under the first sentence of its caption."""
+    if len(rows) <= LONG:
+        return table(rows, caption)
+    return f"<details><summary>{escape(caption.split('. ')[0].split(': ')[0])} ({len(rows)} rows)</summary>{table(rows, caption)}</details>"
+
+
+def _association(associations: pd.DataFrame) -> str:
+    if associations.empty:
+        return f"<p class='soft'>{NO_SPREAD}</p>"
+    of_gap = associations[(associations["moment"] == PRIMARY_MOMENT) & (associations["predictor"] == PRIMARY_PREDICTOR)]
+    primary = of_gap[of_gap["measure"] == PRIMARY_MEASURE]
+    if primary.empty:
+        parts = [f"<p class='soft'>{NO_SPREAD}</p>"]
+    else:
+        parts = [_associations(primary, f"Declared: measure {PRIMARY_MEASURE}, at the end of training. {_estimators(primary)}")]
+    for summary, rows in (("Other measures", of_gap), ("All moments and predictors", associations)):
+        parts.append(f"<details><summary>{summary} (exploratory)</summary>{_associations(rows, _estimators(rows))}</details>")
+    return "\n".join(parts)
+
+
+def _happy(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "<p class='soft'>No family has representations at the end of training that could be compared.</p>"
+    primary, others = rows[rows["measure"] == PRIMARY_MEASURE], rows[rows["measure"] != PRIMARY_MEASURE]
+    more = report_networks.happy_unhappy(others)
+    folded = f"<details><summary>Other measures (exploratory)</summary>{more}</details>" if len(others) else ""
+    return report_networks.happy_unhappy(primary) + folded
+
+
+def _beside(found: Everything) -> str:
+    none = "<p class='soft'>No score of families could be compared with the gap.</p>"
+    chart = found.beside.html() if found.beside is not None else none
+    tables = "\n".join(report_networks.beside(found.annak, found.predictors, found.partial))
+    summary = "As tables: scores, what is left of spread given a third number, the model test"
+    return f"{chart}<details><summary>{summary}</summary>{tables}</details>"
 
 
 def _estimators(rows: pd.DataFrame) -> str:
@@ -171,7 +207,7 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     chosen = spreads[(spreads["measure"] == PRIMARY_MEASURE) & (spreads["moment"] == PRIMARY_MOMENT)]
     chosen = chosen[comparable(chosen)]
     if chosen.empty:
-        return "<p class='soft'>none</p>"
+        return f"<p class='soft'>{NO_SPREAD}</p>"
     mean = chosen.groupby("trial", as_index=False).agg(
         schedule=("schedule", "first"),
         spread=("spread", "mean"),
@@ -191,50 +227,25 @@ def _extremes(spreads: pd.DataFrame, gaps: pd.DataFrame, num_rows: int = 5) -> s
     )
 
 
-def _left_out(trials: pd.DataFrame, spreads: pd.DataFrame, gaps: pd.DataFrame) -> str:
-    status = trials["status"].value_counts()
-    done = trials[trials["status"] == "done"]
-    statuses = [f"{counted(count, 'family')} {escape(str(name))}" for name, count in status.items()]
-    lines = [
-        f"<p>{', '.join(statuses) or 'no families'}; "
-        f"{int(gaps['num_diverged'].sum())} of {int(gaps['num_replicas'].sum())} replicas diverged, in "
-        f"{counted(int((gaps['num_diverged'] > 0).sum()), 'family')}; {counted(done['base'].nunique(), 'base recipe')} among those done; "
-        f"{counted(spreads['trial'].nunique(), 'family')} compared here.</p>"
-    ]
-    dropped = spreads[(spreads["num_dropped"] > 0) & (spreads["measure"] == spreads["measure"].min())]
-    if len(dropped):
-        lines.append(
-            table(
-                dropped.groupby(["moment", "layer"], sort=False, as_index=False).agg(
-                    replicas_dropped=("num_dropped", "sum"),
-                    families_affected=("trial", "nunique"),
-                    families_without_spread=("spread", lambda values: int(values.isna().sum())),
-                ),
-                "Replicas that diverged, or whose representation is constant or not finite, have no distance to others.",
-            )
-        )
-    failed = trials[trials["status"] != "done"]
-    if len(failed):
-        lines.append(table(failed[["trial", "schedule", "status", "error_type", "error_message"]]))
-    return "\n".join(lines)
-
-
-def _provenance(trials: pd.DataFrame) -> str:
-    facts: dict[str, set[str]] = {}
-    for text in trials["provenance"].dropna():
-        for key, value in json.loads(text).items():
-            facts.setdefault(str(key), set()).add(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
-    for column in ("dataset", "base", "device", "host"):
-        facts[column] = set(trials[column].dropna())
-    rows = pd.DataFrame([(key, "; ".join(sorted(values))) for key, values in facts.items() if values], columns=["what", "value"])
-    hours = (trials["train_s"].sum() + trials["record_s"].sum()) / 3600
-    recipes = "".join(
-        f"<details><summary>base recipe {escape(str(base))}</summary><pre>{escape(_indented(group['recipe'].iloc[0]))}</pre></details>"
-        for base, group in trials.dropna(subset="recipe").groupby("base")
+def _reproduce(found: Everything) -> str:
+    name = escape(found.name)
+    commands = (
+        f"<pre>python -m sweep.run --config {name}/sweep.yaml   # runs only what is missing\n"
+        f"python -m analysis {name}   # rebuilds this page and analysis/*.parquet from the tables</pre>"
     )
-    spent = f"<p class='soft'>{hours:.3g} hours of training and recording in the latest attempts.</p>"
-    return f"{table(rows)}{spent}{recipes}"
+    if not found.sweep_file:
+        return f"{commands}<p class='soft'>There is no sweep.yaml beside these results.</p>"
+    return f"{commands}<details><summary>The whole configuration, sweep.yaml</summary><pre>{escape(found.sweep_file)}</pre></details>"
 
 
-def _indented(text: str) -> str:
-    return json.dumps(json.loads(text), indent=2)
+def _analysed_with(associations: pd.DataFrame) -> dict[str, str]:
+    """What made the numbers of this page, seeds included."""
+    packages = {"python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__, "scipy": scipy.__version__}
+    if associations.empty:
+        return packages
+    row = associations.iloc[0]
+    return packages | {
+        "seed": str(row["seed"]),
+        "permutations": str(row["num_permutations"]),
+        "bootstrap resamples": str(row["num_bootstrap"]),
+    }

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.storage import Store
 
 LIST = "analysis/written.txt"
-_OWN = re.compile(r"(analysis/[\w.-]+\.parquet|figures/[\w.-]+\.png|report\.html)")  # what a list may name, whoever wrote it
+_OWN = re.compile(r"(analysis/[\w.-]+\.parquet|figures/[\w.-]+\.(png|svg)|report\.html)")  # what a list may name, whoever wrote it
 Fill = Callable[[Any], object]
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
+import io
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures
+from analysis import figures, report_first, tables
 from analysis.__main__ import main
+from analysis.akp import associations
 from analysis.analyse import analyse
-from analysis.question import Found
-from analysis.report import _section, number
+from analysis.gap_chart import gap_chart
+from analysis.html import number
+from analysis.measures.generalization import gaps
+from analysis.moment_chart import _apart
+from analysis.network_map import network_map
+from analysis.question import Asked, Found
+from analysis.report import _body
+from analysis.spreads import spreads
+from analysis.swap_grid import by_swap
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
@@ -49,11 +64,95 @@ def test_the_page_is_one_file_without_network(analysed):
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"(src|href)=(?!['\"]?data:)", page)
-    assert "http" not in re.sub(r"base64,[^']+", "", page)
-    assert page.count("data:image/png;base64,") == 2
+    assert not re.search(r"(src|href)=(?!['\"]?(data:|#))", page)
+    assert "http" not in re.sub(r"base64,[^']+", "", page).replace("http-equiv", "")
     assert "prefers-color-scheme: dark" in page
     assert found.text in page.replace("&#x27;", "'").replace("&gt;", ">").replace("&lt;", "<")
+
+
+def test_no_script_but_the_pages_own_may_run(analysed):
+    """The policy names the script by its hash, and forbids every request."""
+    page = analysed[0].read("report.html").decode()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
+    script = re.search(r"<script>(.*)</script>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert not re.search(r"\son\w+=", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL))
+
+
+def test_what_is_known_of_families_cannot_leave_its_element(sweep):
+    store = sweep(num_failed=1)
+    trials = tables.read(store, "trials")
+    trials.loc[0, "schedule"] = "0:</script><script>alert(1)</script>/x"
+    text = report_first.families(trials, spreads(store, ["cka"]), gaps(tables.read(store, "replicas")))
+    assert "<" not in text
+    found = json.loads(text)
+    assert found[trials.loc[0, "trial"]]["schedule"] == trials.loc[0, "schedule"]
+    assert set(found) == set(trials["trial"])
+
+
+def test_every_chart_says_what_to_see_and_has_its_data_and_a_twin(analysed):
+    store, _ = analysed
+    page = store.read("report.html").decode()
+    figures = re.findall(r"<figure id='(\w+)'.*?</figure>", page, re.DOTALL)
+    assert figures == ["gap_against_spread", "gap_and_spread_by_swap", "network_map", "spread_across_the_swap", "predictors_of_the_gap"]
+    for name, figure in zip(figures, re.findall(r"<figure id=.*?</figure>", page, re.DOTALL), strict=True):
+        assert len(re.search(r"<p class='sees'>(.*?)</p>", figure)[1]) > 40
+        assert re.search(r"<figcaption>.*\d+ (stressed )?(families|networks)", figure) or "over 42 families" in figure
+        packed = re.search(rf"download='{name}.csv.gz' href='data:application/gzip;base64,([^']+)'", figure)[1]
+        rows = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(packed))))
+        assert len(rows) > 0
+        twin = ElementTree.fromstring(store.read(f"figures/{name}.svg"))
+        assert len(twin.findall("{http://www.w3.org/2000/svg}svg")) == len(re.findall("class='panel( now)?'", figure))
+
+
+def test_a_point_stands_where_its_numbers_are(sweep):
+    """Read back from the drawing by its own ticks."""
+    store = sweep(num_families=14, num_replicas=3, widths=(4,))
+    spread, gap = spreads(store, ["cka"]), gaps(tables.read(store, "replicas"))
+    chart = gap_chart(spread, gap, associations(spread, gap, num_permutations=99))
+    svg = chart.panels[0].svg
+    across = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="tick" text-anchor="middle">([\d.−]+)</text>', svg)
+    up = re.findall(r'<text x="[\d.]+" y="([\d.]+)" class="tick" text-anchor="end">([\d.−]+)</text>', svg)
+    read = [np.array([(float(at), float(value.replace("−", "-"))) for at, value in ticks]) for ticks in (across, up)]
+    to_spread, to_gap = (np.poly1d(np.polyfit(*ticks.T, 1)) for ticks in read)
+    places = re.findall(r'data-f="(\w+)".*?class="point" d="M([\d.]+) ([\d.]+)', svg)
+    assert len(places) == 14
+    rows = chart.data.set_index("trial")
+    for trial, x, y in places:
+        assert to_spread(float(x)) == pytest.approx(rows.loc[trial, "spread"], abs=2e-3)
+        assert to_gap(float(y) + 4) == pytest.approx(rows.loc[trial, "gap_accuracy"], abs=2e-3)  # ticks stand 4 units below their line
+
+
+def test_labels_do_not_touch_and_keep_their_order():
+    heights = np.array([30.0, 10.0, 12.0, 11.0, 90.0])
+    found = _apart(heights)
+    assert (np.argsort(found) == np.argsort(heights)).all()
+    assert np.diff(np.sort(found)).min() >= 15
+    assert found[[1, 4]].tolist() == [10, 90]
+
+
+def test_the_map_is_exact_where_all_networks_are_landmarks(sweep):
+    """Gower: principal coordinates of Euclidean distances; in two dimensions no map of the landmarks is closer in squares."""
+    found = network_map(Asked(sweep(num_families=3, num_replicas=3, widths=(4,)), pd.DataFrame(), pd.DataFrame()))
+    placed = found.tables["network_map"]
+    assert placed["num_landmarks"].tolist() == [9] * 9
+    assert np.allclose(placed[["x", "y"]].mean(), 0, atol=1e-9)
+    assert abs(np.corrcoef(placed["x"], placed["y"])[0, 1]) < 1e-8
+    assert placed["explained"].between(0, 1).all()
+
+
+def test_a_heat_map_has_a_cell_per_family(sweep):
+    """One family per pair and swap epoch here, so that a cell is its mean gap; controls stand in every row of their own."""
+    store = sweep(num_families=14, num_replicas=3, widths=(4,))
+    gap = gaps(tables.read(store, "replicas"))
+    (chart,) = by_swap(Asked(store, gap, spreads(store, ["cka"]))).charts
+    of_gap = chart.data[chart.data["quantity"] == "gap_accuracy"].set_index("trial")["value"]
+    assert of_gap.to_dict() == pytest.approx(gap.set_index("trial")["gap_accuracy"].to_dict())
+    svg = chart.panels[0].svg
+    assert svg.count('class="cell"') == 2 * 3 * (1 + 2)
+    written = re.search(r'data-f="t000000000001"><rect[^>]*/><text[^>]*>([^<]*)<', svg)[1]
+    assert written == f"{of_gap['t000000000001']:.3f}".replace("0.", ".", 1)
 
 
 def test_what_is_said_fits_the_scheme_in_force(sweep, write):
@@ -91,8 +190,8 @@ def test_the_page_has_a_section_per_question_or_says_why_not(analysed):
 
 def test_a_section_has_its_sentences_figures_and_tables_escaped():
     found = Found("A < B", ["1 < 2."], {}, {"f": (b"png", "x < y")}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")])
-    section = _section(found)
-    assert section.startswith("<h2>A &lt; B</h2>\n<p>1 &lt; 2.</p>\n<figure>")
+    section = _body(found, "")
+    assert section.startswith("<p>1 &lt; 2.</p>\n<figure>")
     assert all(text in section for text in ("x &lt; y", "c &lt; d", "n&lt;", "&lt;i&gt;"))
 
 
@@ -113,7 +212,10 @@ def test_what_is_written_is_listed_and_readable(analysed):
     assert set(found.files) == {
         "analysis/spread.parquet", "analysis/association.parquet", "analysis/happy_unhappy.parquet",
         "analysis/annak.parquet", "analysis/predictors.parquet", "analysis/partial.parquet",
+        "analysis/network_map.parquet",
         "figures/gap_against_spread.png", "figures/spread_by_moment.png", "report.html",
+        "figures/gap_against_spread.svg", "figures/gap_and_spread_by_swap.svg", "figures/network_map.svg",
+        "figures/predictors_of_the_gap.svg", "figures/spread_across_the_swap.svg",
     }  # fmt: skip
     for file in found.files:
         assert store.exists(file)

@@ -1,0 +1,163 @@
+"""The page in a real browser: it loads without a request or a complaint, and pointing, clicking, filtering and saving do what they say."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.analyse import analyse
+from analysis.storage import Store
+from tests.analysis.conftest import make_rows, write_sweep
+
+QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
+CENTRAL = "#gap_against_spread .panel.now"
+SECTIONS = "[...document.querySelectorAll('section')].map((s) => s.innerText.split('\\n').slice(1).join(' ').trim())"
+STRESSED = "t000000000008"  # the second tree's first stressed family, from t000000000007
+
+
+def written(folder: Path, measures: tuple[str, ...] = ("cka",), **options: object) -> Path:
+    """The report of a synthetic sweep."""
+    store = Store(folder)
+    write_sweep(store, **options)
+    analyse(store, measures, name="results/<i>sweep</i>", **QUICK)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("sweep"), diverged={3: 1}, num_failed=1)
+
+
+def test_the_first_screen_has_the_answer_of_every_layer_and_its_picture(opened, report):
+    page = opened(report)
+    assert page.value("document.querySelector('.now .verdict').textContent") == "AKP"
+    for selector in (".now .verdict", ".now .layers tbody tr:last-child", f"{CENTRAL} svg"):
+        assert page.value(f"document.querySelector({selector!r}).getBoundingClientRect().bottom") < 800, selector
+    assert page.count(f"{CENTRAL} [data-f]") == 42
+    assert "results/<i>sweep</i>" in page.value("document.querySelector('h1').textContent")
+    assert page.count("h1 i") == 0
+
+
+def test_pointing_at_a_family_tells_its_schedule(opened, report):
+    page = opened(report)
+    x, y = page.middle(f"{CENTRAL} [data-f={STRESSED}] .point")
+    page.hover(x + 3, y)  # beside it: the nearest is taken
+    told = page.value("document.getElementById('tip').textContent")
+    assert "0:relu1/cross_entropy 2:tanh/cross_entropy" in told
+    assert STRESSED in told
+    assert "spread in block1" in told
+    page.hover(5, 5)
+    assert page.value("document.getElementById('tip').hidden")
+
+
+def test_a_click_isolates_a_family_and_its_control_everywhere(opened, report):
+    page = opened(report)
+    page.press(f"{CENTRAL} [data-f={STRESSED}] .point")
+    for figure in ("gap_against_spread", "network_map"):
+        panel = f"#{figure} .panel.now"
+        assert page.count(f"{panel} [data-f]:not(.dim)") == 2, figure
+        assert page.count(f"{panel} .near") == 2
+        assert page.count(f"{panel} [data-f=t000000000007].near") == 1
+    assert page.count("#gap_and_spread_by_swap .panel.now .cell.near") >= 2
+    assert f"{STRESSED} and its control" in page.value("document.getElementById('chosen').textContent")
+    page.press("#all")
+    assert page.count(".dim") == 0
+    assert page.value("document.getElementById('chosen').textContent") == ""
+
+
+def test_filters_hide_families_of_a_kind_and_those_without_the_words(opened, report):
+    page = opened(report)
+    page.press("[data-hide=loss]")
+    assert page.count(f"{CENTRAL} [data-f]:not(.hid)") == 42 - 12
+    page.press("[data-hide=loss]")
+    assert page.count(f"{CENTRAL} .hid") == 0
+    page.value("(() => { const w = document.getElementById('words'); w.value = 'TANH 4:'; w.dispatchEvent(new Event('input')); })()")
+    assert page.count(f"{CENTRAL} [data-f]:not(.hid)") == 12  # activation or both, at epoch 4, in six trees
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="Escape")
+    assert page.count(".hid") == 0
+
+
+def test_a_layer_and_a_reading_are_chosen_everywhere_at_once(opened, report):
+    page = opened(report)
+    shown = "[...document.querySelectorAll('#gap_against_spread .panel.now')].map((p) => [p.dataset.layer, p.dataset.by])"
+    first = page.value(shown)
+    assert len(first) == 1
+    assert first[0][1] == "gap_accuracy"
+    other = "block1" if first[0][0] == "block2" else "block2"
+    page.press(f".now .layers button[value={other}]")
+    assert page.value(shown) == [[other, "gap_accuracy"]]
+    assert page.count(f"#network_map .now[data-layer={other}]") == 1
+    page.press("[data-set=by][value=test_error]")
+    assert page.value(shown) == [[other, "test_error"]]
+    assert page.value("document.querySelector('.answer > .now').dataset.by") == "test_error"
+
+
+def test_data_and_drawing_can_be_saved(opened, report, tmp_path):
+    page = opened(report)
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.press("#gap_against_spread a.data")
+    page.press("#gap_against_spread .save")
+    end = time.monotonic() + 20
+    files = tmp_path / "gap_against_spread.csv", tmp_path / "gap_against_spread.svg"
+    while not all(file.exists() for file in files) and time.monotonic() < end:
+        time.sleep(0.1)
+    rows = pd.read_csv(files[0])
+    assert len(rows) == 42 * 2
+    assert {"spread", "spread_se", "gap_accuracy", "gap_accuracy_se", "schedule"} <= set(rows)
+    assert "--activation" in files[1].read_text()
+
+
+@pytest.mark.parametrize("options", [{"width": 390, "height": 844, "phone": True}, {"dark": True}, {"width": 800, "media": "print"}])
+def test_it_fits_a_phone_darkness_and_paper(opened, report, options):
+    page = opened(report, **options)
+    width = options.get("width", 1280)
+    assert page.value("document.documentElement.scrollWidth") <= width
+    ink, paper = page.value("(() => { const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]; })()")
+    bright = sum(json.loads(paper.replace("rgb(", "[").replace(")", "]")))
+    assert (bright < 3 * 60) == ("dark" in options)
+    assert ink != paper
+    if "media" in options:
+        assert page.count(".panel") == page.value("[...document.querySelectorAll('.panel')].filter((p) => p.offsetHeight > 0).length")
+        assert page.value("getComputedStyle(document.getElementById('words')).display") == "none"
+
+
+def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
+    page = opened(written(tmp_path, num_families=0, num_failed=3))
+    text = page.value("document.body.innerText")
+    assert "undecided\n\nNo layer could be tested" in text
+    assert "The question declared beforehand" in text
+    assert "3 families failed" in text
+    assert "<b>no & such data</b>" in text
+    assert page.count("section") == page.count("section h2")
+    assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
+
+
+def test_a_sweep_without_any_measurement_says_why_each_section_is_empty(opened, tmp_path):
+    store = Store(tmp_path)
+    row = {"schedule": "0:relu/cross_entropy", "swapped": "none", "num_swaps": 0, "status": "done", "num_replicas": 2, "base": "b"}
+    trial = "t000000000000"
+    tables.write(store, "trials", trial, make_rows("trials", 1, trial=trial, control=trial, **row))
+    analyse(store, ("cka",), **QUICK)
+    page = opened(tmp_path / "report.html")
+    assert page.count("figure") == 0
+    assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
+
+
+@pytest.mark.slow
+def test_a_thousand_families_are_painted_within_two_seconds(opened, tmp_path):
+    page = opened(written(tmp_path, num_families=1001, num_replicas=2, num_samples=8, widths=(4, 4, 4, 4)))
+    assert page.count(f"{CENTRAL} [data-f]") == 1001
+    assert page.first_paint_s() < 2
+    page.press(f"{CENTRAL} [data-f={STRESSED}] .point")
+    assert page.count(".near") > 0
+    took = page.value(
+        "(() => { const s = performance.now(); document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'})); "
+        "return performance.now() - s; })()"
+    )
+    assert took < 500
+    assert (tmp_path / "report.html").stat().st_size < 8e6
