@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
@@ -38,6 +39,7 @@ from analysis.wording import told
 from analysis.written import Fill, replace_files
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # thousands of small products, for which threads cost more than they save
 def analyse(
     store: Store,
     measures: Sequence[str] = DEFAULT_MEASURES,
