@@ -87,7 +87,7 @@ def test_a_family_is_shown_over_its_epochs(plan, name):
         check_mlflow(plan, place, [family], {(family, 3): 0.7})
 
 
-@pytest.mark.slow  # on Ray; test_watch.py has TensorBoard beside a whole sweep
+@pytest.mark.slow  # on Ray; the test above is its small form
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_is_tracked(plan):
     """With every tracker that is installed; what they were told is what the tables say."""

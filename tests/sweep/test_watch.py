@@ -131,6 +131,7 @@ def held(x):
 """
 
 
+@pytest.mark.slow  # a whole run on Ray, and three analyses; what it does is tested above without
 def test_beside_a_real_run(tmp_path):
     """Families with one of the activations wait until the watcher has shown what there is of the others."""
     go = tmp_path / "go"
