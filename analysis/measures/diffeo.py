@@ -73,6 +73,13 @@ def modes(cut: int, mask: Mask = "published") -> Tensor:
     return torch.stack([i[kept], j[kept]], 1)
 
 
+@lru_cache(maxsize=64)
+def _law(cut: int, mask: Mask, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The modes, and the standard deviation of their coefficients at T = 1 `[mode]`; kept, as they take longer than a draw."""
+    pairs = modes(cut, mask)
+    return pairs, (1 / pairs.square().sum(1).to(device, dtype)).sqrt()
+
+
 def _check_cut(cut: int) -> None:
     if cut != int(cut) or cut < 2:
         raise ValueError(f"cut is {cut}; allowed: whole numbers from 2, as the temperature scale has ln c in it")
@@ -104,7 +111,7 @@ class Diffeomorphisms:
         With `reject_folded`, a field whose Jacobian determinant is not positive everywhere is drawn again. Raises ValueError for a
         temperature that is negative, or above the range of `temperature_range` unless `beyond_range`: then it warns.
         """
-        pairs = modes(cut, mask)
+        pairs, std = _law(cut, mask, torch.get_default_dtype(), generator.device)
         scale = torch.as_tensor(temperature, dtype=torch.get_default_dtype(), device=generator.device).expand(num_fields)
         highest, most = float(scale.max()) if num_fields else 0.0, temperature_range(1, cut)[1]
         if num_fields and not float(scale.min()) >= 0:
@@ -114,7 +121,6 @@ class Diffeomorphisms:
             if not beyond_range or reject_folded:
                 raise ValueError(f"{found}; lower it or the cut-off" + ("" if reject_folded else ", or say beyond_range=True"))
             warnings.warn(f"{found}: many fold", stacklevel=2)
-        std = (1 / pairs.square().sum(1).to(scale)).sqrt()
 
         def drawn(temperatures: Tensor) -> Tensor:
             normal = torch.randn(len(temperatures), 2, len(pairs), generator=generator, device=generator.device, dtype=std.dtype)
