@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import random
+import signal
 import threading
 import time
 import uuid
@@ -136,8 +137,16 @@ def _beat(store: Store, name: str, record: bytes, ended: threading.Event, consol
                 store.write(name, record)
             elif not ended.is_set():
                 console.print("another driver took these results over, because this one gave no sign of life", style="red", markup=False)
-                _thread.interrupt_main()
+                _interrupt()
                 return
+
+
+def _interrupt() -> None:
+    """As Ctrl-C; by SIGTERM where that is not listened to, as in what a script started in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        _thread.interrupt_main()
 
 
 def _this_process() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -148,6 +149,20 @@ def test_elsewhere_a_claim_lives_as_long_as_it_is_written_anew(store, monkeypatc
     assert "gave no sign of life for 6 min" in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.fixture(params=["listens to Ctrl-C", "does not"])
+def interruptible(request):
+    """A process that an interrupt reaches as KeyboardInterrupt: as Ctrl-C, or as SIGTERM where that is ignored."""
+    heard, ignored = (signal.SIGINT, None) if request.param == "listens to Ctrl-C" else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(heard, signal.default_int_handler)
+    if ignored is not None:
+        signal.signal(ignored, signal.SIG_IGN)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_driver_whose_claim_was_put_aside_stops(store, monkeypatch, capsys):
     """As one on a machine that slept: it is interrupted, and says why. While it held its claim, it wrote it anew."""
     monkeypatch.setattr(claim, "BEAT_S", 0.1)
