@@ -94,10 +94,12 @@ def _living(store: Store, own: str, console: Console) -> str | None:
         alive = _is_alive(record)
         silent_s = times.get(own, written) - written
         if alive is None and silent_s > SILENT_S:
-            console.print(f"note: {who}, gave no sign of life for {duration(silent_s)}; watching whether it still does", markup=False)
+            console.print(
+                f"note: {who}, gave no sign of life for {duration(silent_s)}; watching whether it still does", markup=False, soft_wrap=True
+            )
             time.sleep(2 * BEAT_S)
             alive = _times(store).get(name) not in (written, None)
-            console.print("note: it does" if alive else "note: it does not, so its claim is put aside", markup=False)
+            console.print("note: it does" if alive else "note: it does not, so its claim is put aside", markup=False, soft_wrap=True)
         if alive is False:
             store.delete(name)
         elif alive:
@@ -136,7 +138,12 @@ def _beat(store: Store, name: str, record: bytes, ended: threading.Event, consol
             if store.exists(name):
                 store.write(name, record)
             elif not ended.is_set():
-                console.print("another driver took these results over, because this one gave no sign of life", style="red", markup=False)
+                console.print(
+                    "another driver took these results over, because this one gave no sign of life",
+                    style="red",
+                    markup=False,
+                    soft_wrap=True,
+                )
                 _interrupt()
                 return
 
