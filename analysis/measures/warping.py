@@ -6,6 +6,7 @@ image are read at the same places: with four of them side by side, what a pixel 
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -35,11 +36,19 @@ def warp(images: np.ndarray, coefficients: np.ndarray, modes: np.ndarray, warped
 
     num_threads = max(1, min(num_threads, num_fields * height * width // _PIXELS_PER_THREAD))
     first, *others = (slice(num_fields * k // num_threads, num_fields * (k + 1) // num_threads) for k in range(num_threads))
-    with ThreadPoolExecutor(num_threads) as pool:  # starts no thread but for the others
-        waiting = [pool.submit(work, fields) for fields in others]
-        work(first)
-        for done in waiting:
-            done.result()
+    waiting = [_pool(num_threads - 1).submit(work, fields) for fields in others]
+    work(first)
+    for done in waiting:
+        done.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept, as starting one takes a tenth of what it then works. A forked process has none of them and starts its own."""
+    return ThreadPoolExecutor(num_threads)
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @lru_cache(maxsize=16)

@@ -175,6 +175,22 @@ def test_threads_and_other_fields_change_no_bit():
         assert torch.equal(Diffeomorphisms(fields.coefficients[part], fields.modes).warp(images[part]), every[part])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_warps_with_threads_of_its_own():
+    code = """if True:
+        import os, torch
+        from analysis.measures.diffeo import Diffeomorphisms
+        torch.set_num_threads(3)
+        images = torch.rand(200, 3, 32, 32)
+        fields = Diffeomorphisms.draw(200, 3, 1e-3, torch.Generator().manual_seed(0))
+        before, child = fields.warp(images), os.fork()
+        if child == 0:
+            os._exit(0 if (before.numpy() == fields.warp(images).numpy()).all() else 1)  # torch itself may hang here
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0"], done.stderr
+
+
 def test_no_fields_fields_of_zeros_and_fields_of_no_numbers():
     nothing = Diffeomorphisms.draw(0, 3, 1e-3, seeded())
     assert nothing.warp(torch.zeros(0, 3, 8, 8)).shape == nothing.warp(torch.zeros(1, 3, 8, 8)).shape == (0, 3, 8, 8)
