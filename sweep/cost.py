@@ -144,7 +144,7 @@ def cost_line(cost: Cost) -> str:
     """Device-hours, wall time and where they come from, for people."""
     if not cost.is_known:
         return f"cost: {cost.source}"
-    images = f", {duration(cost.images_s / cost.slots)} of it to measure the images" if cost.images_s else ""
+    images = f", {duration(cost.images_s / cost.slots)} of it to measure the images" if cost.images_s / cost.slots >= 1 else ""
     whole = f"cost: {cost.whole_s / 3600:.3g} device-hours ({cost.source})"
     return f"{whole}; about {duration(cost.wall_s)} on {counted(cost.slots, 'slot')}{images}, start-up and analysis aside"
 
