@@ -90,7 +90,7 @@ class Space(Section):
 class Resources(Section):
     """What a family may use."""
 
-    cpus_per_family: float = Field(1.0, ge=0.1, description="CPUs reserved per family, and its number of threads (at least 1).")
+    cpus_per_family: float = Field(1.0, ge=0.1, le=10_000, description="CPUs reserved per family, and its number of threads (at least 1).")
     gpus_per_family: float = Field(
         0.0,
         ge=0.0,

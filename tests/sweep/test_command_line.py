@@ -98,6 +98,15 @@ def test_a_plan_for_programs(folder, capsys):
     assert not Path("results").exists()  # a plan writes nothing
 
 
+def test_a_function_that_fails_in_training_leaves_the_cost_unknown(folder, monkeypatch, capsys):
+    (folder / "own_bad.py").write_text("def act(x):\n    if x.ndim == 4:\n        raise RuntimeError('no images')\n    return x * 1\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert main(["plan", "--config", "my.yaml", "--set", "space.activations=['own_bad:act', relu]", "--json"]) == command_line.DONE
+    found = PlanRecord.model_validate_json(capsys.readouterr().out)
+    assert (found.cost.device_s, found.cost.wall_s) == (None, None)
+    assert "no images" in found.cost.source
+
+
 def test_status_and_failures_for_programs(results, capsys):
     assert views.status("my.yaml", [], as_json=True) == 0
     found = StatusRecord.model_validate(json.loads(capsys.readouterr().out))
