@@ -118,7 +118,8 @@ def _check(words: list[str]) -> None:
             named = [word.partition("::")[0] for word in rest if word.startswith("tests")]
             assert all((ROOT / name).exists() for name in named), words
         elif module != "venv":
-            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), words
+            place = module.replace(".", "/")
+            assert (ROOT / f"{place}.py").exists() or (ROOT / place / "__main__.py").exists(), words
     elif words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
         assert (ROOT / words[1]).exists(), words
     elif words[:2] == ["pip", "install"]:
