@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -13,6 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
+
+from analysis.wording import near
 
 GROUP = "karenina_sweep"  # entry points of group karenina_sweep.<kind>, e.g. karenina_sweep.activation
 
@@ -82,10 +83,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in declared:
             return declared[name].value
         names = [*self._built_in, *declared]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         allowed = f"{', '.join(names)}, or " if names else ""
-        raise UnknownName(f"unknown {self.kind} {name!r}; {hint}allowed: {allowed}your own as package.module:name")
+        raise UnknownName(f"unknown {self.kind} {name!r}; {near(name, names)}allowed: {allowed}your own as package.module:name")
 
     def _imported(self, name: str) -> Any:
         module_name, _, attribute = self._path(name).partition(":")

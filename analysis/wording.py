@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,3 +67,10 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
+def near(name: str, allowed: Sequence[str]) -> str:
+    """`did you mean ...? ` where one of the allowed names is close, in capitals or not."""
+    known = {one.lower(): one for one in reversed(allowed)}
+    found = difflib.get_close_matches(str(name).lower(), known, n=1)
+    return f"did you mean {known[found[0]]!r}? " if found else ""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
+import threading
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from analysis.options import number
 from sweep.config import ConfigError, recipe_names
+from sweep.log import printable
 from sweep.mistakes import near
 
 RUN = "Train the families of a sweep that are not in its tables yet, analyse all, and print the verdict."
@@ -48,7 +52,7 @@ def parser_of_all(prog: str = "python -m sweep") -> argparse.ArgumentParser:
         if verb == "submit":
             sub.add_argument("--address", metavar="URL", help="the cluster's dashboard; default http://127.0.0.1:8265")
         if verb == "logs":
-            sub.add_argument("--lines", metavar="N", type=int, default=40, help="how many lines, from the end; default 40")
+            sub.add_argument("--lines", metavar="N", type=number(int, 1, 10**9), default=40, help="how many lines, from the end (40)")
         if verb == "check":
             sub.add_argument("--repair", action="store_true", help="have the families of damaged files run again: their rows are deleted")
         if verb == "show":
@@ -125,17 +129,23 @@ def _hours(text: str) -> float:
 
 
 def guarded(verb: Callable[[], int], again: str) -> int:
-    """Run a verb. A user's mistake becomes its message and exit code 2, Ctrl-C a line with `again`, what to type to go on, and 130."""
+    """Run a verb. A user's mistake becomes its message and exit code 2; Ctrl-C and SIGTERM a line with `again`, what to type to go on, and
+    130."""
+    in_main = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
     try:
         return verb()
     except Exception as error:
         if not isinstance(error, ConfigError) and not isinstance(error, _further_mistakes()):
             raise
-        Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False, style="red")
+        Console(stderr=True, soft_wrap=True).print(printable(str(error)), highlight=False, markup=False, style="red")
         return REFUSED
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print(f"stopped. To go on: {again}", highlight=False, markup=False)
         return INTERRUPTED
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _further_mistakes() -> tuple[type[Exception], ...]:
@@ -151,7 +161,8 @@ def typed(module: str, words: Sequence[str]) -> str:
     return shlex.join(["python", "-m", module, *words])
 
 
-def command(config_name: str | None, overrides: list[str]) -> str:
+def command(config_name: str | None, overrides: list[str], retry: str = "all") -> str:
     """What to type to run a sweep again."""
     chosen = ["--config", config_name] if config_name else []
-    return typed("sweep.run", [*chosen, *(word for override in overrides for word in ("--set", override))])
+    retried = [] if retry == "all" else ["--retry", retry]
+    return typed("sweep.run", [*chosen, *(word for override in overrides for word in ("--set", override)), *retried])

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sweep.mistakes import ConfigError, explain, near
 from sweep.search import Axis, Search
-from sweep.yaml_loader import SweepLoader
+from sweep.yaml_loader import NOT_YAML, SweepLoader
 from trainables.options import Probes
 from trainables.recipe import BaseRecipe, CellsData, Data, Model, Training
 from trainables.section import Section, Unique
@@ -90,7 +90,7 @@ class Space(Section):
 class Resources(Section):
     """What a family may use."""
 
-    cpus_per_family: float = Field(1.0, ge=0.1, description="CPUs reserved per family, and its number of threads (at least 1).")
+    cpus_per_family: float = Field(1.0, ge=0.1, le=10_000, description="CPUs reserved per family, and its number of threads (at least 1).")
     gpus_per_family: float = Field(
         0.0,
         ge=0.0,
@@ -198,10 +198,10 @@ def load(config: str | None = None, overrides: list[str] | None = None) -> tuple
 def load(config: str | None, overrides: list[str] | None, kind: type[Kind]) -> tuple[Kind, str]: ...
 def load(config: str | None = None, overrides: list[str] | None = None, kind: type[Sweep] = Sweep) -> tuple[Sweep, str]:
     """A sweep from a recipe's name or a file, with `key.key=value` overrides; and what to call its source. Raises ConfigError."""
-    text, source = _read(config or DEFAULT_RECIPE)
+    text, source = _read(DEFAULT_RECIPE if config is None else config)
     try:
         values = yaml.load(text, SweepLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except NOT_YAML as error:
         raise ConfigError(source, [f"not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
         raise ConfigError(source, [f"a sweep file is a mapping of keys, this is {type(values).__name__}"])
@@ -260,5 +260,5 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError("--set", [f"{path}: {key!r} holds a value, not keys"])
     try:
         values[last] = yaml.load(text, SweepLoader)
-    except (yaml.YAMLError, ValueError):
+    except NOT_YAML:
         raise ConfigError("--set", [f"{path}: {text!r} is not a YAML value"]) from None

@@ -144,7 +144,7 @@ def cost_line(cost: Cost) -> str:
     """Device-hours, wall time and where they come from, for people."""
     if not cost.is_known:
         return f"cost: {cost.source}"
-    images = f", {duration(cost.images_s / cost.slots)} of it to measure the images" if cost.images_s else ""
+    images = f", {duration(cost.images_s / cost.slots)} of it to measure the images" if cost.images_s / cost.slots >= 1 else ""
     whole = f"cost: {cost.whole_s / 3600:.3g} device-hours ({cost.source})"
     return f"{whole}; about {duration(cost.wall_s)} on {counted(cost.slots, 'slot')}{images}, start-up and analysis aside"
 
@@ -252,7 +252,8 @@ def _bytes(some: list[Planned], config: Sweep, data: Dataset) -> tuple[dict[str,
     """Bytes of each family's tables, and the largest that one training state can be with what was recorded on the way to it."""
     replicas, recipe = config.training.replicas, some[0].base.recipe
     two = recipe.model_copy(update={"training": recipe.training.model_copy(update={"replicas": 2, "precision": "float32"})})
-    training = FamilyTraining(two, data, some[0].schedule.phases[0], "cpu")
+    phase = replace(some[0].schedule.phases[0], activation="relu", loss="cross_entropy")  # sizes are the same, and a user's may raise
+    training = FamilyTraining(two, data, phase, "cpu")
     model = build(recipe.model, data.image_shape, data.num_classes)
     probe = ActivationsProbe(config.probes.model_copy(update={"moments": ["init"]}), data, model, training.device)
     probe.look(Look("init", training))

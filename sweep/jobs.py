@@ -41,7 +41,7 @@ def submit(config_name: str | None, overrides: list[str], address: str | None, r
         ) from None
     path = Path(config_name or "")
     is_file = config_name is not None and path.is_file()
-    entrypoint = command(path.name if is_file else config_name, overrides) + ("" if retry == "all" else f" --retry {retry}")
+    entrypoint = command(path.name if is_file else config_name, overrides, retry)
     with tempfile.TemporaryDirectory(prefix="sweep-submit-") as folder:
         if is_file:
             shutil.copy(path, folder)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from analysis.wording import near
 from trainables.recipe import CellsData, FolderData, FunctionData, NpzData, TorchvisionData
 from trainables.section import Section
 
@@ -25,12 +25,6 @@ class ConfigError(ValueError):
 
     def __init__(self, source: str, problems: list[str]) -> None:
         super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
-
-
-def near(name: str, allowed: list[str]) -> str:
-    """`did you mean ...? ` where one of the allowed names is close."""
-    found = difflib.get_close_matches(str(name), allowed, n=1)
-    return f"did you mean {found[0]!r}? " if found else ""
 
 
 def _section(root: type[BaseModel], path: list[str | int]) -> type[BaseModel] | None:

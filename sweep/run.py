@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def _run_checked(
     )
     for line in about_search(plan, store):
         console.print(line, markup=False)
-    within_budget = again if retry == "all" else f"{again} --retry {retry}"
+    within_budget = again if retry == "all" else f"{again} --retry {shlex.quote(retry)}"
     within_budget = within_budget if budget_hours is None else f"{within_budget} --budget-hours {budget_hours:g}{' --trim' if trim else ''}"
     if plan.remaining or plan.num_unproposed:
         retried, cost = plan, estimate(plan.with_unproposed(), data, store)

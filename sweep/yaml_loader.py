@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # what reading a text may raise: the last one, of brackets within brackets
+
 
 class SweepLoader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number, 1:30 and 2026-01-01 are text, and a key stands once."""

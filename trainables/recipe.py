@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.section import MAX_SEED, Section
+from trainables.section import MAX_EPOCHS, MAX_SEED, Section
 
 
 class _Data(Section):
@@ -130,7 +130,7 @@ class Diffeo(Section):
 class Training(Section):
     """Optimisation, the same in every family of the sweep."""
 
-    epochs: int = Field(8, ge=1, description="Epochs in all; swaps lie strictly inside.")
+    epochs: int = Field(8, ge=1, le=MAX_EPOCHS, description="Epochs in all; swaps lie strictly inside.")
     batch_size: int = Field(64, ge=2, description="Samples per step; the rest of an epoch that fills no batch is left out.")
     replicas: int = Field(6, ge=2, description="Networks per family, with seeds first_seed, first_seed + 1, ...")
     first_seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first replica.")

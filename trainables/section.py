@@ -14,6 +14,7 @@ class Section(BaseModel):
 
 
 MAX_SEED = 2**32 - 1
+MAX_EPOCHS = 10**6  # plans list them
 
 
 def _no_repeats(values: list[Any]) -> list[Any]:

@@ -19,7 +19,7 @@ from analysis.storage import Store
 from sweep import command_line, extras, views
 from sweep.__main__ import main
 from sweep.completion import keys, script
-from sweep.config import below, load
+from sweep.config import ConfigError, below, load
 from sweep.interactive import Sweep
 from sweep.log import RunLog
 from sweep.plan import make_plan
@@ -66,6 +66,8 @@ def environment(**more: str) -> dict[str, str]:
     ("words", "hint"),
     [
         (["plam"], "'plam' is no verb; did you mean 'plan'? allowed: run, submit"),
+        (["RUN"], "did you mean 'run'?"),
+        (["logs", "--lines", "0"], "'0' is refused; allowed: whole numbers from 1"),
         (["plan", "--config", "quik"], "did you mean 'quick'?"),
         (["plan", "--set", "trainin.replicas=3"], "trainin: unknown key; did you mean 'training'?"),
         (["plan", "--set", "training.replica=3"], "training.replica: unknown key; did you mean 'replicas'?"),
@@ -94,6 +96,15 @@ def test_a_plan_for_programs(folder, capsys):
     assert sum(kind.seconds for kind in found.cost.kinds) + found.cost.images_s == pytest.approx(found.cost.device_s)
     assert found.budget.families == 6
     assert not Path("results").exists()  # a plan writes nothing
+
+
+def test_a_function_that_fails_in_training_leaves_the_cost_unknown(folder, monkeypatch, capsys):
+    (folder / "own_bad.py").write_text("def act(x):\n    if x.ndim == 4:\n        raise RuntimeError('no images')\n    return x * 1\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert main(["plan", "--config", "my.yaml", "--set", "space.activations=['own_bad:act', relu]", "--json"]) == command_line.DONE
+    found = PlanRecord.model_validate_json(capsys.readouterr().out)
+    assert (found.cost.device_s, found.cost.wall_s) == (None, None)
+    assert "no images" in found.cost.source
 
 
 def test_status_and_failures_for_programs(results, capsys):
@@ -142,7 +153,21 @@ def test_an_interrupted_view_ends_in_one_line(capsys):
     assert capsys.readouterr().err == "stopped. To go on: python -m sweep plan --config 'a file.yaml'\n"
 
 
-def test_ctrl_c_before_anything_runs(folder):
+def test_a_message_moves_no_cursor(capsys):
+    def refused() -> int:
+        raise ConfigError("my.yaml", ["a function says \x1b[2J"])
+
+    assert command_line.guarded(refused, "") == command_line.REFUSED
+    assert capsys.readouterr().err == "my.yaml: a function says \\x1b[2J\n"
+
+
+def test_ids_with_spaces_are_typed_again_in_quotes():
+    assert command_line.command("quick", [], "t1, t2") == "python -m sweep.run --config quick --retry 't1, t2'"
+    assert command_line.command(None, []) == "python -m sweep.run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_before_anything_runs(folder, number):
     """While it still imports or plans, what was typed is what continues."""
     (folder / "slow.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "sweep.run", "--config", "my.yaml", "--set", "space.activations=['slow:f', relu]"]
@@ -150,7 +175,7 @@ def test_ctrl_c_before_anything_runs(folder):
     with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "here\n"
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert said == f"stopped. To go on: {command_line.typed('sweep.run', command[3:])}\n"

@@ -71,6 +71,8 @@ def test_overrides_are_yaml():
         (["probes.hull={poolling: mean}"], r"probes\.hull\.poolling: unknown key; did you mean 'pooling'\? allowed: layers, pooling"),
         (["probes.hull={layers: [blok1]}"], r"probes\.hull\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
         (["probes.stitching={step: 3}"], r"probes\.stitching\.step: unknown key; did you mean 'steps'\? allowed: layers, steps"),
+        (["training.epochs=99999999999999999999999"], r"training\.epochs: 9{23} is refused: input should be less than or equal to 1000000"),
+        (["space.activations=[ReLU]"], r"space\.activations: unknown activation 'ReLU'; did you mean 'relu'\?"),
         (["trainnig.replicas=4"], r"trainnig: unknown key; did you mean 'training'\?"),
         (["data.sise=4"], r"data\.sise: unknown key; .*image_size"),
         (["data.source=nzp"], r"data\.source: 'nzp' is unknown; did you mean 'npz'\? allowed: cells, npz"),
@@ -309,6 +311,7 @@ def test_every_mistake_is_told_at_once(tmp_path):
     ("text", "match"),
     [
         ("a: [", "not YAML"),
+        (f"name: {'[' * 3000}{']' * 3000}", "not YAML: maximum recursion depth"),
         ("- 1", "is a mapping"),
         ("training: {epochs: 3}", "name: missing"),
         ("name: a/b", "name: 'a/b' is refused"),
@@ -322,6 +325,8 @@ def test_files_that_are_no_sweep_files(tmp_path, text, match):
 def test_an_unknown_recipe_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"brestmnist: neither a file nor a shipped recipe; did you mean 'breastmnist'\?"):
         load("brestmnist")
+    with pytest.raises(ConfigError, match="neither a file nor a shipped recipe"):
+        load("")  # a variable of the shell that is not set
     with pytest.raises(ConfigError, match="cannot be read"):
         load("nowhere.yaml")
     with pytest.raises(ConfigError, match=r"'training' is not key\.key=value"):

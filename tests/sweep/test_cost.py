@@ -244,7 +244,8 @@ def test_a_budget_refuses_or_trims(plan):
 def test_measuring_the_images_is_paid_once_per_data_set(sweep, small_data, store, plan):
     cost = estimate(plan, small_data, store)
     assert cost.whole_s == cost.total_s + cost.images_s > cost.total_s
-    assert "of it to measure the images" in cost_line(cost)
+    assert "9 s of it to measure the images" in cost_line(replace(cost, images_s=9.0 * cost.slots))
+    assert "images" not in cost_line(replace(cost, images_s=0.3))
     apart = replace(cost_of(plan, dict.fromkeys(plan.remaining, 3600.0)), images_s=3600.0)
     assert len(within(apart, 4.5, True).remaining) == 3  # where four fit without
     with pytest.raises(ConfigError, match=f"costs {len(plan.remaining) + 1} device-hours"):
