@@ -44,6 +44,21 @@ def recorded(store: Store, trials: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def layer_order(table: pd.DataFrame) -> list[str]:
+    """The layers of a table with columns trial and layer, of networks that may have different ones, each network's in its own order.
+
+    A layer that earlier networks lack comes right after the one before it.
+    """
+    order: list[str] = []
+    for layers in dict.fromkeys(tuple(dict.fromkeys(of)) for _, of in table.groupby("trial", sort=False)["layer"]):
+        at = 0
+        for layer in layers:
+            if layer not in order:
+                order.insert(at, layer)
+            at = order.index(layer) + 1
+    return order
+
+
 def chosen(found: pd.DataFrame, layer: str, moment: str, epoch: int | None = None, where: str = "") -> pd.DataFrame:
     """The rows of `recorded` for one layer at one moment, one per family; families without that moment have none.
 

@@ -71,9 +71,9 @@ def _recovery_line(recovered: pd.DataFrame) -> str:
         return f"Recovery: undecided: {recovered['reason'].mode()[0]}."
     costly = known[known["drop"] > 0]
     back = costly["epochs_to_recover"]
-    median = (
-        "" if costly.empty else f", the median after {np.median(back):g} epochs" if np.isfinite(np.median(back)) else ", the median never"
-    )
+    typical = np.median(back) if len(back) else np.nan
+    after = f"after {typical:g} epoch{'' if typical == 1 else 's'}" if np.isfinite(typical) else "never"
+    median = "" if costly.empty else f", the median {after}"
     behind = (known["statement"] == "behind").sum()
     num_back = int(np.isfinite(back).sum())
     return (

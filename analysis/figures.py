@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from analysis.activations import layer_order
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, at_first_swap
 from analysis.measures.generalization import PREDICTORS
 from analysis.spreads import comparable, spread_title
@@ -52,7 +53,7 @@ def gap_against_spread(
     answers = association[
         (association["measure"] == measure) & (association["moment"] == moment) & (association["predictor"] == predictor)
     ].set_index("layer", drop=False)
-    layers = list(dict.fromkeys(table["layer"]))
+    layers = layer_order(table)
     figure, axes = panels(len(layers))
     for panel, layer in zip(axes, layers, strict=True):
         here = table[table["layer"] == layer]
@@ -73,7 +74,7 @@ def gap_against_spread(
                 alpha=0.8,
                 zorder=4 if swapped == "none" else 3,
             )
-        panel.set_title(_answer(answers.loc[layer]), fontsize=9, color=INK, loc="left")
+        panel.set_title(_answer(answers.T[layer]), fontsize=9, color=INK, loc="left")
         panel.set_xlabel(f"spread: {spread_title(measure, table)}", fontsize=9)
         panel.set_ylabel(PREDICTORS[predictor], fontsize=9)
     present = [swapped for swapped in SWAPPED if (table["swapped"] == swapped).any()]
@@ -108,7 +109,7 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
     table = table[comparable(table) & np.isfinite(table["spread"])]
     if table.empty:
         return None
-    layers = list(dict.fromkeys(table["layer"]))
+    layers = layer_order(table)
     swap_epochs = sorted(table["swap_epoch"].unique())
     moments = [moment for moment in MOMENTS if (table["moment"] == moment).any()]
     figure, axes = panels(len(layers))

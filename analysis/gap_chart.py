@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.activations import layer_order
 from analysis.chart import Chart, Panel
 from analysis.measures.generalization import PREDICTORS
 from analysis.spreads import at_first_swap, comparable, spread_title
@@ -35,7 +36,7 @@ def gap_chart(
     panels = []
     for predictor in PREDICTORS_SHOWN:
         known = rows[np.isfinite(rows[predictor])]
-        for layer in [layer for layer in dict.fromkeys(spread_table["layer"]) if (known["layer"] == layer).any()]:
+        for layer in [layer for layer in layer_order(spread_table) if (known["layer"] == layer).any()]:
             panels.append(Panel(_panel(known[known["layer"] == layer], predictor, layer, title), layer, predictor))
     if not panels:
         return None

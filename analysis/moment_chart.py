@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from analysis.activations import layer_order
 from analysis.chart import Chart, Panel
 from analysis.question import Asked, Found
 from analysis.spreads import at_first_swap, comparable, spread_title
@@ -26,7 +27,7 @@ def across_the_swap(asked: Asked) -> Found:
     moments = [moment for moment in MOMENTS if (rows["moment"] == moment).any()]
     if len(moments) < 2:
         return Found(title, reason=f"No stressed family has a spread by {PRIMARY_MEASURE} at two of the moments {', '.join(MOMENTS)}.")
-    layers = list(dict.fromkeys(rows["layer"]))
+    layers = layer_order(rows)
     name = spread_title(PRIMARY_MEASURE, rows)
     panels = [Panel(_panel(rows[rows["layer"] == layer], moments, layer, name), layer) for layer in layers]
     chart = Chart(

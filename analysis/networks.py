@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import happiness, mantel, tables
+from analysis.activations import layer_order, recorded
 from analysis.logits import logits
 from analysis.measures.similarity import DEFAULT_MEASURES, MEASURES, Measure
 from analysis.spreads import divergence_epochs, families
@@ -97,12 +98,9 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 
 
 def layers_at_end(store: Store, trials: Sequence[str]) -> list[str]:
-    """The layers recorded at the end of training, in the order of the first family that has any."""
-    for trial in trials:
-        found = [layer for _, _, layer in tables.read_activations(store, trial, moment=PRIMARY_MOMENT)]
-        if found:
-            return found
-    return []
+    """The layers that any of these families recorded at the end of training, in the networks' order."""
+    found = recorded(store, trials)
+    return layer_order(found[found["moment"] == PRIMARY_MOMENT])
 
 
 def networks_at_end(

@@ -82,19 +82,24 @@ def families(store: Store, only: Collection[str] | None = None) -> pd.DataFrame:
 
 def varied_keys(store: Store) -> list[str]:
     """The keys of the base recipe that the sweep in this folder varies, e.g. training.learning_rate. Raises Unreadable."""
+    return list(section(store, "space", "recipe"))
+
+
+def section(store: Store, *path: str) -> dict[str, Any]:
+    """A section of the sweep file in this folder; empty where there is none. Raises Unreadable where something else stands there."""
     if not store.exists("sweep.yaml"):
-        return []
+        return {}
     try:
         found: Any = yaml.safe_load(store.read("sweep.yaml")) or {}
-        for key in ("space", "recipe"):
+        for key in path:
             if not isinstance(found, dict):
                 raise Unreadable(f"what should hold {key} is {found!r}")
             found = found.get(key) or {}
         if not (isinstance(found, dict) and all(isinstance(key, str) for key in found)):
-            raise Unreadable(f"space.recipe is {found!r}")
+            raise Unreadable(f"{'.'.join(path)} is {found!r}")
     except (yaml.YAMLError, UnicodeDecodeError, Unreadable) as error:
         raise Unreadable(f"{store.root}/sweep.yaml: no sweep file: {' '.join(str(error).split())}; the sweep writes it anew") from error
-    return list(found)
+    return found
 
 
 def _recipe(store: Store, trial: str, text: Any) -> dict[str, Any]:

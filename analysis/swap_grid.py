@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from analysis.activations import layer_order
 from analysis.chart import Chart, Panel
 from analysis.html import number
 from analysis.measures.generalization import PREDICTORS
@@ -49,7 +50,7 @@ def by_swap(asked: Asked) -> Found:
     left_out = f" {len(pairs) - MAX_ROWS} further pairs are in the data only." if len(pairs) > MAX_ROWS else ""
     pairs = pairs.head(MAX_ROWS)
     epochs = sorted(int(epoch) for epoch in cells["swap_epoch"].dropna().unique())
-    layers = [layer for layer in dict.fromkeys(drawn["layer"]) if layer]
+    layers = layer_order(drawn[drawn["layer"] != ""])
     labels = {"": PREDICTORS[PRIMARY_PREDICTOR]} | {layer: f"spread in {layer}: {name}" for layer in layers}
     panels = [
         Panel(_map(drawn[drawn["layer"] == layer], pairs, epochs, label), layer)

@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-import yaml
-
-from analysis import tables
+from analysis import spreads, tables
 from analysis.storage import Store
 from analysis.verdict import Verdict
 from analysis.wording import counted
@@ -31,8 +29,7 @@ def is_running(store: Store) -> bool:
 
 def is_analysed_by_its_run(store: Store) -> bool:
     """Whether the latest run, which has ended, goes on to analyse: unless it was interrupted, or the sweep file says not to."""
-    settings = yaml.safe_load(store.read("sweep.yaml")) if store.exists("sweep.yaml") else {}
-    enabled = ((settings or {}).get("analysis") or {}).get("enabled", True)
+    enabled = spreads.section(store, "analysis").get("enabled", True)
     last = tables.read(store, "runs", ["interrupted"], tables.names(store, "runs")[-1:])
     return bool(enabled) and not last["interrupted"].any()
 

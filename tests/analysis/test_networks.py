@@ -12,6 +12,7 @@ from skbio import DistanceMatrix
 from skbio.stats.distance import mantel as skbio_mantel
 
 from analysis import tables
+from analysis.activations import layer_order
 from analysis.akp import associations, calibrated, verdict
 from analysis.baselines import baselines
 from analysis.exchange import design
@@ -207,3 +208,14 @@ def test_spread_intervals_hold_the_spread_and_narrow_with_replicas():
         assert low[index] < one.spread < high[index]
     assert high[1] - low[1] < high[0] - low[0]
     assert np.isnan(low[2])
+
+
+def test_layers_of_different_networks_are_all_there_in_their_order():
+    table = pd.DataFrame(
+        [("a", layer) for layer in ("block2", "head")]
+        + [("b", layer) for layer in ("block1", "block2", "block3", "head", "block1")]
+        + [("c", layer) for layer in ("block1", "block2", "head", "tail")],
+        columns=["trial", "layer"],
+    )
+    assert layer_order(table) == ["block1", "block2", "block3", "head", "tail"]
+    assert layer_order(table.iloc[:0]) == []

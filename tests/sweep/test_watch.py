@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis import watch as watching
+from analysis.reading import Unreadable
 from analysis.storage import Store
 from analysis.verdict import Verdict
 from analysis.watch import Superseded, is_running, watch
@@ -169,3 +170,9 @@ def test_beside_a_real_run(tmp_path):
     assert "4 families: " in said
     owners = sorted(path.stem for path in results.glob("trials/*.parquet"))
     assert sorted(path.name for path in (results / "tracking" / "tensorboard").iterdir()) == owners
+
+
+def test_a_sweep_file_that_is_none_is_told(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("analysis: [1, 2]")
+    with pytest.raises(Unreadable, match="analysis is"):
+        watching.is_analysed_by_its_run(Store(tmp_path))
