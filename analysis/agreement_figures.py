@@ -19,6 +19,9 @@ from analysis.measures.agreement import correctness, is_present
 from analysis.predictions import Load
 
 MAX_CONTROLS, MAX_PANELS = 3, 6
+WHICH = (
+    f"the first control of each architecture and level of label noise, {MAX_CONTROLS} at most; the first few where there is one of these"
+)
 PAIRS: dict[str, tuple[str, str, str, Any]] = {
     "within": ("two networks of the family", "#D55E00", "s", "-"),
     "within_other": ("two of the other", "#000000", "o", "-"),
@@ -38,7 +41,7 @@ def representatives(trials: pd.DataFrame) -> pd.DataFrame:
 def _name(row: dict[Any, Any], trials: pd.DataFrame) -> str:
     parts = [row["architecture"]] if trials["architecture"].nunique() > 1 else []
     parts += [f"label noise {row['label_noise']:g}"] if trials["label_noise"].nunique() > 1 else []
-    return ", ".join(parts) or str(row["schedule"]).partition(":")[2]
+    return ", ".join([*parts, str(row["schedule"]).partition(":")[2]])
 
 
 def agreement_curves(table: pd.DataFrame, chosen: pd.DataFrame) -> bytes | None:
@@ -48,7 +51,7 @@ def agreement_curves(table: pd.DataFrame, chosen: pd.DataFrame) -> bytes | None:
     for one, split in product(chosen.to_dict("records"), SPLITS):
         part = rows[(rows["trial"] == one["trial"]) & (rows["split"] == split)].sort_values("epoch")
         if len(part) > 1:
-            drawn.append((f"{one['name']}, {split} ({part['num_replicas'].max()} networks, {part['num_samples'].max()} images)", part))
+            drawn.append((f"{one['name']}\n{split} ({part['num_replicas'].max()} networks, {part['num_samples'].max()} images)", part))
     if not drawn:
         return None
     figure, axes = panels(len(drawn))

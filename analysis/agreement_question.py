@@ -29,13 +29,14 @@ def agree(asked: Asked) -> Found:
     drawn = {
         "agreement_curves": (
             agreement_figures.agreement_curves(table, chosen),
-            "Agreement (TPA: images that all networks get right over those that any does) of some controls, with its 95 % Wilson interval "
-            "over images; dotted: the lower bound from the accuracies, hatched: the room above it; baselines: networks of these accuracies "
-            "that are independent, and networks whose right answers are permuted within classes.",
+            "Agreement (TPA: images that all networks get right over those that any does), with its 95 % Wilson interval over images, of "
+            f"{agreement_figures.WHICH}; dotted: the lower bound from the accuracies, hatched: the room above it; baselines: networks of "
+            "these accuracies that are independent, and networks whose right answers are permuted within classes.",
         ),
         "bimodality": (
             agreement_figures.bimodality(load, chosen),
-            "How many of the networks get an example right: bimodal where networks learn the same examples. Dashed: were they independent.",
+            "How many of the networks get an example right: bimodal where networks learn the same examples. Dashed: were they independent. "
+            f"Drawn: {agreement_figures.WHICH}.",
         ),
         "agreement_with_control": (
             agreement_figures.with_control(between),

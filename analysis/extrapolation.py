@@ -72,7 +72,7 @@ def _pixels(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
 
 def _one_network(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     """The rows of `hull` at the end of the first replica of the first control, or of the first family."""
-    order = trials.assign(stressed=trials["swapped"] != "none").sort_values(["stressed", "trial"])
+    order = trials.assign(stressed=trials["swapped"] != "none").sort_values(["stressed", "schedule", "trial"])
     rows = tables.read(store, "hull", ["replica", "moment", "layer", "kind", "crossings"], only=[order["trial"].iloc[0]])
     rows = rows[rows["moment"] == "end"]
     return rows[rows["replica"] == rows["replica"].min()]

@@ -185,7 +185,7 @@ def _figures(
         ),
         "stability_by_layer": (stability_figures.by_layer(means, models), f"R of each layer of the controls ({law})."),
         "stability_over_training": (
-            stability_figures.over_training(means[means["is_output"]]),
+            stability_figures.over_training(means[means["is_output"]], models),
             f"D, G and R of the output ({law}), by what the first swap exchanges. A swap of the loss alone changes none at 0 steps.",
         ),
         "stability_over_sizes": (

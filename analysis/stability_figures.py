@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,11 @@ def by_layer(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
     return png(figure)
 
 
-def over_training(rows: pd.DataFrame) -> bytes | None:
-    """D, G and R of the output at init, around the first swap and at the end, by what the swap exchanges; families as thin lines."""
+def over_training(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
+    """D, G and R of the output at init, around the first swap and at the end, by what the swap exchanges; families as thin lines.
+
+    `models` names the model of each trial: each has a thick line of its own, as a mean over models may lie where no network does.
+    """
     first = rows.groupby("trial")["swap_epoch"].transform("first")
     rows = rows[rows["moment"].isin(["init", "end"]) | (rows["epoch"] == first)]
     rows = rows[rows["moment"].isin(list(_ALL_MOMENTS)) & (rows["relative"] > 0)]
@@ -125,6 +129,7 @@ def over_training(rows: pd.DataFrame) -> bytes | None:
     rows = rows.assign(swapped=rows["swapped"].where(rows["swapped"].isin(list(SWAPPED)), "other"))
     moments = [moment for moment in _ALL_MOMENTS if (rows["moment"] == moment).any()]
     figure, axes = panels(len(QUANTITIES))
+    line_styles = dict(zip(sorted(set(rows["trial"].map(models))), cycle(["-", "--", "-.", ":"]), strict=False))
     present = [swapped for swapped in SWAPPED if (rows["swapped"] == swapped).any()]
     for panel, (quantity, letter) in zip(axes, QUANTITIES.items(), strict=True):
         for index, swapped in enumerate(present):
@@ -134,9 +139,9 @@ def over_training(rows: pd.DataFrame) -> bytes | None:
             known = lines.notna().any().to_numpy()
             x = (np.arange(len(moments)) + 0.06 * (index - (len(present) - 1) / 2))[known]
             panel.plot(x, np.exp(lines.to_numpy()[:, known].T), color=colour, linewidth=0.6, alpha=0.25, zorder=2)
-            panel.plot(
-                x, np.exp(lines.mean().to_numpy()[known]), color=colour, marker=marker, linewidth=2, markeredgecolor="white", zorder=4
-            )
+            for name, of in lines.groupby(models.reindex(lines.index)):
+                style = {"color": colour, "marker": marker, "linestyle": line_styles[name], "linewidth": 2, "markeredgecolor": "white"}
+                panel.plot(x, np.exp(of.mean().to_numpy()[known]), zorder=4, **style)
         _logarithmic(panel)
         panel.set_xticks(range(len(moments)), [_ALL_MOMENTS[moment] for moment in moments])
         panel.set_ylabel({"D": "D: change under warps", "G": "G: change under noise", "R": "R = D / G"}[letter], fontsize=9)
@@ -145,6 +150,8 @@ def over_training(rows: pd.DataFrame) -> bytes | None:
                label=f"{SWAPPED[s][0]} ({rows.loc[rows['swapped'] == s, 'trial'].nunique()})")
         for s in present
     ]  # fmt: skip
+    if len(line_styles) > 1:
+        handles += [Line2D([], [], color=INK, linestyle=style, linewidth=2, label=name) for name, style in line_styles.items()]
     finish(figure, handles, "Stability of the output over training: thin lines are families, thick ones log means")
     return png(figure)
 
