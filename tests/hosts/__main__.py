@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from analysis import tables
 from analysis.storage import Store
+from sweep.config import load
 from tests.hosts.lab import Lab, script
 from tests.same import same_tables
 
@@ -36,7 +36,6 @@ space: {activations: [relu, tanh], losses: [cross_entropy, squared_error], swap_
 storage: {checkpoint_epochs: 1}
 analysis: {num_permutations: 99}
 """
-NAME = re.compile(r"^name: *(\S+)", re.MULTILINE)
 
 
 def here(config: Path, results: Path) -> Store:
@@ -45,14 +44,7 @@ def here(config: Path, results: Path) -> Store:
     ended = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": "local"}, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(ended.stdout[-3000:] + ended.stderr[-3000:])
-    return Store(results / name_of(config))
-
-
-def name_of(config: Path) -> str:
-    found = NAME.search(config.read_text(encoding="utf-8"))
-    if not found:
-        raise ValueError(f"{config}: no name")
-    return found[1]
+    return Store(results / load(str(config))[0].name)
 
 
 def difference(a: Store, b: Store) -> str | None:
@@ -95,7 +87,7 @@ def faults(folder: Path, cut_s: float = 60) -> int:
     shutil.rmtree(results, ignore_errors=True)
     with told("on this machine"):
         single = here(config, folder / "single")
-    store = Store(results / name_of(config))
+    store = Store(results / load(str(config))[0].name)
     with Lab(folder, num_workers=2) as lab, told("on three hosts"):
         command = f"python -m sweep.run --config {config} --set storage.path={results}"
         running = lab.client(lab.on_cluster(command))
@@ -132,14 +124,14 @@ def scaling(folder: Path, num_hosts: list[int], repeats: int, config: Path) -> i
                 began = time.time()
                 lab.finish(lab.on_cluster(f"python -m sweep.run --config {config} --set storage.path={results}"), timeout_s=3600)
                 ended = time.time()
-            store = Store(results / name_of(config))
+            store = Store(results / load(str(config))[0].name)
             if found := difference(single, store):
                 print(f"{num} hosts: {found}")
                 return 1
             last = tables.read(store, "trials", ["finished_at"])["finished_at"].max().timestamp()
             times[num].append((last - began, ended - began))
             print(f"{num} hosts: last family after {last - began:.1f} s, all after {ended - began:.1f} s", flush=True)
-    print(f"{name_of(config)}: {num_done(single)} families, one CPU per host, {os.cpu_count()} in the machine, n = {repeats}")
+    print(f"{load(str(config))[0].name}: {num_done(single)} families, one CPU per host, {os.cpu_count()} in the machine, n = {repeats}")
     for index, what in enumerate(("until the last family", "the whole command")):
         one = statistics.median(pair[index] for pair in times[num_hosts[0]]) * num_hosts[0]
         for num, pairs in times.items():

@@ -93,7 +93,7 @@ def test_a_second_driver_is_refused_by_name_until_the_first_ends(place, holder):
 
 def test_of_many_that_start_at_once_never_two_hold_and_one_does(place):
     """Eight threads with a barrier, four times: the holders at any moment are one at most, and somebody got through."""
-    store, console, inside, most, through = Store(place), Console(), [], [], []
+    store, console, inside, most, through, turned_away = Store(place), Console(), [], [], [], []
     for _ in range(4):
         barrier = threading.Barrier(8)
 
@@ -106,8 +106,8 @@ def test_of_many_that_start_at_once_never_two_hold_and_one_does(place):
                     time.sleep(0.05)
                     inside.pop()
                     through.append(1)
-            except ConfigError:
-                pass
+            except ConfigError as error:
+                turned_away.append(str(error))
 
         threads = [threading.Thread(target=drive) for _ in range(8)]
         for thread in threads:
@@ -116,6 +116,8 @@ def test_of_many_that_start_at_once_never_two_hold_and_one_does(place):
             thread.join()
     assert set(most) == {1}
     assert len(through) >= 4
+    assert len(through) + len(turned_away) == 4 * 8
+    assert all("written by process" in message for message in turned_away)
 
 
 def test_a_process_of_the_same_id_started_later_is_another(store):
