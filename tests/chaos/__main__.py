@@ -1,7 +1,7 @@
-"""`python -m tests.chaos --rounds 100 [--seed S] [--faults kind,...]`: faults against a running sweep at random moments.
+"""`python -m tests.chaos --rounds 100 [--seed S] [--faults kind,...] [--jobs J]`: faults against a running sweep at random moments.
 
 After its faults, each round starts the same command again until it is done, and compares all tables with those of an undisturbed sweep.
-Round i has seed S + i, and `--rounds 1 --seed <that>` (with the same `--faults`) does it again.
+Round i has seed S + i, and `--rounds 1 --seed <that>` (with the same `--faults`) does it again. J rounds go on at the same time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 
 from tests.aws import REGION, emulated
@@ -26,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=_kinds, default=list(FAULTS), metavar="KIND,...", help=f"of {', '.join(FAULTS)}; default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at the same time; default: 1")
     options = parser.parse_args(arguments)
     if "disk" in options.faults and os.geteuid() != 0:
         parser.error("--faults: disk needs a small tmpfs, which root alone may mount; name the others")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what runs, and unmounts
     with undisturbed() as (reference, url):
-        survived = rounds(reference, url, range(options.seed, options.seed + options.rounds), options.faults)
+        survived = rounds(reference, url, range(options.seed, options.seed + options.rounds), options.faults, options.jobs)
     print(f"{survived} rounds survived of {options.rounds}")
     return 0 if survived == options.rounds else 1
 
@@ -64,18 +66,25 @@ def undisturbed() -> Iterator[tuple[Place, str]]:
             os.environ.update(before)
 
 
-def rounds(reference: Place, url: str, seeds: Sequence[int], kinds: Sequence[str]) -> int:
-    """Do rounds and print a line of each. Returns how many were survived."""
+def rounds(reference: Place, url: str, seeds: Sequence[int], kinds: Sequence[str], jobs: int = 1) -> int:
+    """Do rounds, so many at the same time, and print a line of each. Returns how many were survived."""
     num_files, survived, by_fault = reference.num_files(), 0, Counter[str]()
-    for seed in seeds:
+
+    def done(seed: int) -> tuple[str, str | None, list[str]]:
         planned, began = Round.of(seed, kinds), time.monotonic()
         problem, befell = run(planned, reference.store, num_files, url)
-        survived += problem is None
         verdict = "survived" if problem is None else "NOT survived"
-        print(f"seed {seed:<6} {planned}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
-        if problem is not None:
-            print(problem, flush=True)
-        by_fault.update(befell)
+        return f"seed {seed:<6} {planned}: {verdict}, {time.monotonic() - began:.0f} s", problem, befell
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for ended in as_completed([pool.submit(done, seed) for seed in seeds]):
+                line, problem, befell = ended.result()
+                survived += problem is None
+                print("\n".join([line, *([problem] if problem else [])]), flush=True)
+                by_fault.update(befell)
+        finally:  # where something is wrong no further round begins
+            pool.shutdown(wait=False, cancel_futures=True)
     print("what befell them: " + ", ".join(f"{count} {fault}" for fault, count in by_fault.most_common()))
     return survived
 
