@@ -1,8 +1,9 @@
 """Mean entropy of the grey values in a sliding window, exactly, for many images: a compiled loop, as the definition has it.
 
 A window of n pixels in which the value v occurs c_v times has the entropy log2 n - (1/n) sum_v f(c_v) with f(c) = c log2 c. The values of
-an image are numbered by a hash table, and the window slides down each column of windows, one row of pixels in and one out, with the count
-of every value and the sum of f kept up to date. In units of 2^-52 each f, as float64 has it, is a whole number: a window's sum is exact.
+an image are numbered, and windows slide down two neighbouring columns of windows at once, one row of pixels in and one out: they share
+nine pixels of ten, so that one number per value holds both its counts, one look-up tells by how much the sum of f over both windows
+changes, and the sum is kept up to date. In units of 2^-52 each f, as float64 has it, is a whole number: a sum over two windows is exact.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from analysis.measures.compiled import compiled
 
 WINDOW = 10  # pixels: windows are 10 x 10 at stride 1
 UNIT = 2.0**-52  # of sums of f
+COUNT_BITS = 7  # a value's count in a window, at most 100; that in the window to its right is in the bits above
 IMAGES_AT_ONCE = 128  # of a thread, which then takes others
 
 
@@ -39,13 +41,15 @@ def _mean_entropy(images: np.ndarray, rounded: bool, num_threads: int) -> np.nda
     num_samples, _, height, width = images.shape
     if height < WINDOW or width < WINDOW:
         return np.full(num_samples, np.nan)
-    c = np.arange(WINDOW * WINDOW + 1)
-    f = (c * np.log2(np.maximum(c, 1)) / UNIT).astype(np.int64)
+    c = np.arange(2**COUNT_BITS + 1)
+    steps = np.diff((c * np.log2(np.maximum(c, 1)) / UNIT).astype(np.int64))  # f(c + 1) - f(c) of each c
+    left, right = np.tile(steps, len(steps)), np.repeat(steps, len(steps))
+    steps = np.stack([left, right, left + right])
     images, sums, kernel = np.ascontiguousarray(images), np.empty(num_samples), _kernel()
 
     def work(begin: int) -> None:
         block = slice(begin, begin + IMAGES_AT_ONCE)
-        kernel(images[block], rounded, np.diff(f), sums[block])
+        kernel(images[block], rounded, steps, sums[block])
 
     begins = range(0, num_samples, IMAGES_AT_ONCE)
     if num_threads == 1:
@@ -63,8 +67,9 @@ def _kernel() -> Callable[[np.ndarray, bool, np.ndarray, np.ndarray], None]:
 
 
 def _sum_over_windows(images: np.ndarray, rounded: bool, steps: np.ndarray, sums: np.ndarray) -> None:
-    """Write the sum over windows and values of f(c) `[sample]`, in `UNIT`. steps: f(c + 1) - f(c) of each c.
+    """Write the sum over windows and values of f(c) `[sample]`, in `UNIT`.
 
+    steps: f(c + 1) - f(c) of the left, of the right, and in sum of both of two neighbouring windows `[3, number that holds both counts]`.
     Indices are unsigned, because signed ones might count from the end, which takes time to find out.
     """
     num_samples, num_channels, height, width = images.shape
@@ -72,51 +77,64 @@ def _sum_over_windows(images: np.ndarray, rounded: bool, steps: np.ndarray, sums
     grey = np.empty(num_pixels)
     bits = grey.view(np.uint64)
     num_bits = 2
-    while 1 << num_bits < 4 * num_pixels:
+    while 1 << num_bits < 8 * num_pixels:
         num_bits += 1
     first_of = np.empty(1 << num_bits, np.int32)  # hash table: the first pixel of a value
-    shift, mask, one = np.uint64(64 - num_bits), np.uint64((1 << num_bits) - 1), np.uint8(1)
-    value = np.empty((height, width), np.uint32)  # number of each pixel's value: that of the first pixel that has it
-    value_of = value.reshape(num_pixels)
-    counts = np.empty(num_pixels, np.uint8)
+    shift, mask, one = np.uint64(64 - num_bits), np.uint64((1 << num_bits) - 1), np.uint64(1)
+    number = np.empty(num_pixels, np.uint32)  # of each pixel's value: a whole grey itself, else the first pixel that has it
+    most = max(num_pixels, 256)
+    value = np.empty((height, width + 1), np.uint32)  # the numbers, and to their right one of its own per row
+    value[:, width] = np.arange(most, most + height)
+    counts = np.empty(most + height, np.uint16)
+    left, right, both = np.uint16(1), np.uint16(1 << COUNT_BITS), np.uint16(1 + (1 << COUNT_BITS))
+    steps_of_left, steps_of_right, steps_of_both = steps[0], steps[1], steps[2]
+    size, last = np.uint64(WINDOW), np.uint64(width - WINDOW)  # of the columns of windows
     for sample in range(num_samples):
         if num_channels == 1:
-            grey[:] = images[sample].ravel()
+            number[:] = images[sample].ravel()
         else:
             red, green, blue = images[sample, 0].ravel(), images[sample, 1].ravel(), images[sample, 2].ravel()
             for pixel in range(num_pixels):
                 if rounded:
                     half_up, rest = divmod(2989 * red[pixel] + 5870 * green[pixel] + 1140 * blue[pixel] + 5000, 10000)
-                    grey[pixel] = half_up - (rest == 0 and half_up % 2 == 1)
+                    number[pixel] = half_up - (rest == 0 and half_up % 2 == 1)
                 else:
                     grey[pixel] = 0.2989 * red[pixel] + 0.5870 * green[pixel] + 0.1140 * blue[pixel]
-        first_of[:] = -1
-        some_repeat = False
-        for pixel in range(num_pixels):
-            slot = (bits[pixel] * np.uint64(0x9E3779B97F4A7C15)) >> shift  # Fibonacci hashing
-            while first_of[slot] >= 0 and bits[np.uint32(first_of[slot])] != bits[pixel]:
-                slot = (slot + np.uint64(1)) & mask
-            if first_of[slot] < 0:
-                first_of[slot] = pixel
-            else:
-                some_repeat = True
-            value_of[pixel] = first_of[slot]
+        some_repeat = num_channels == 1 or rounded
+        if not some_repeat:
+            first_of[:] = num_pixels
+            for pixel in range(num_pixels):
+                slot = (bits[pixel] * np.uint64(0x9E3779B97F4A7C15)) >> shift  # Fibonacci hashing
+                first = min(first_of[slot], pixel)  # no branch on whether the value is new, which nobody can predict
+                while bits[np.uint32(first)] != bits[pixel]:
+                    slot = (slot + one) & mask
+                    first = min(first_of[slot], pixel)
+                first_of[slot] = first
+                number[pixel] = first
+                some_repeat |= first != pixel
         total = 0.0
         if not some_repeat:  # as in coloured noise: f(1) = 0
             sums[sample] = total
             continue
-        for x in range(np.uint64(width - WINDOW + 1)):
+        value[:, :width] = number.reshape(height, width)
+        for x in range(np.uint64(0), last + one, np.uint64(2)):
             counts[:] = 0
-            now = 0  # sum of f in the window
-            for y in range(np.uint64(height)):
-                for right in range(np.uint64(WINDOW)):
-                    v = value[y, x + right]
-                    now += steps[counts[v]]
-                    counts[v] += one
-                if y >= np.uint64(WINDOW - 1):
-                    total += now
-                    for right in range(np.uint64(WINDOW)):
-                        v = value[y - np.uint64(WINDOW - 1), x + right]
-                        counts[v] -= one
-                        now -= steps[counts[v]]
+            now = 0  # sum of f in the window at x and, up to the last column of windows, in that at x + 1
+            steps_here = steps_of_both if x < last else steps_of_left
+            for y in range(size):
+                for i in range(size + one):
+                    step, table = (left, steps_of_left) if i == 0 else (both, steps_here) if i < size else (right, steps_of_right)
+                    v = value[y, x + i]
+                    now += table[counts[v]]
+                    counts[v] += step
+            total += now
+            for y in range(size, np.uint64(height)):
+                for i in range(size + one):
+                    step, table = (left, steps_of_left) if i == 0 else (both, steps_here) if i < size else (right, steps_of_right)
+                    v, w = value[y, x + i], value[y - size, x + i]
+                    now += table[counts[v]]
+                    counts[v] += step
+                    counts[w] -= step
+                    now -= table[counts[w]]
+                total += now
         sums[sample] = total

@@ -144,7 +144,8 @@ def test_entropy_does_not_depend_on_threads_blocks_or_strides(monkeypatch):
 @pytest.mark.parametrize("rounded", [False, True])
 def test_compiled_entropy_is_that_of_the_same_lines_in_python(rounded):
     images = np.concatenate([noise(1, (3, 12, 11)), noise(1, (3, 12, 11), num_levels=5), smooth(1, 12)[..., :11]])
-    steps = np.arange(100) ** 2
+    one = np.arange(2**local_entropy.COUNT_BITS) ** 2
+    steps = np.stack([np.tile(one, len(one)), np.repeat(one, len(one)), np.add.outer(one, one).ravel()])
     sums = np.empty((2, 3))
     local_entropy._kernel()(images, rounded, steps, sums[0])
     with np.errstate(over="ignore"):  # of the hash
