@@ -129,6 +129,11 @@ def test_entropy_equals_the_reference(name):
     assert rounded_grey_entropy(images) == pytest.approx([reference_entropy(np.rint(v)) for v in values], abs=1e-12)
 
 
+def test_entropy_of_more_pixels_than_16_bits_number():
+    images = noise(1, (3, 10, 6600), num_levels=20)
+    assert float_grey_entropy(images) == pytest.approx([reference_entropy(v) for v in reference_grey(images)], abs=1e-12)
+
+
 def test_entropy_does_not_depend_on_threads_blocks_or_strides(monkeypatch):
     images = np.concatenate([noise(3), noise(3, num_levels=4), smooth(3)])
     expected = float_grey_entropy(images)
@@ -147,9 +152,9 @@ def test_compiled_entropy_is_that_of_the_same_lines_in_python(rounded):
     one = np.arange(2**local_entropy.COUNT_BITS) ** 2
     steps = np.stack([np.tile(one, len(one)), np.repeat(one, len(one)), np.add.outer(one, one).ravel()])
     sums = np.empty((2, 3))
-    local_entropy._kernel()(images, rounded, steps, sums[0])
+    local_entropy._kernel()(images, rounded, steps, np.empty(256, np.uint16), sums[0])
     with np.errstate(over="ignore"):  # of the hash
-        local_entropy._sum_over_windows(images.astype(np.int64), rounded, steps, sums[1])
+        local_entropy._sum_over_windows(images.astype(np.int64), rounded, steps, np.empty(256, np.uint16), sums[1])
     assert (sums[0] == sums[1]).all()
 
 
