@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 # Readers skip neither `x.tmp` nor `_x` nor `.x` reliably, so temporaries live outside every table's folder.
 TEMPORARY_FOLDER = ".tmp"
 _AT_ONCE = 32  # requests to an object store under way: nearly all of their time is waiting
-_ATTEMPTS = 10  # with pauses that double, up to 20 s each: some minutes of an unreachable store are waited out
+_ATTEMPTS = 13  # with pauses that double from 50 ms: some three minutes of an unreachable store are waited out
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _S3_OPTIONS = ("region", "endpoint_override", "scheme", "allow_bucket_creation")
 
@@ -146,6 +146,6 @@ def _s3(uri: str) -> tuple[pafs.S3FileSystem, str]:
         connect_timeout=_CONNECT_S,
         request_timeout=_REQUEST_S,
         allow_delayed_open=True,  # a small file is one request instead of three
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
     return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")

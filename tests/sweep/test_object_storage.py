@@ -128,6 +128,18 @@ def test_thousands_of_small_objects_come_many_at_a_time(s3):
         assert served["none"] >= 65
 
 
+def test_a_store_that_goes_on_failing_is_asked_again(s3, monkeypatch):
+    """Two requests of five fail, many at a time: one that has attempts left is never given up because so many others fail."""
+    objects = {f"table/{i}.parquet": os.urandom(500) for i in range(60)}
+    with faulty(s3["AWS_ENDPOINT_URL"], seed=0, rate=0.4, hang_s=0.0) as (url, served):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        store = Store("s3://our-results/failing")
+        for name, data in objects.items():
+            store.write(name, data)
+        assert store.each(store.read, list(objects) * 8) == list(objects.values()) * 8
+    assert served.total() - served["none"] > 200
+
+
 @pytest.mark.parametrize(
     ("path", "why"),
     [
