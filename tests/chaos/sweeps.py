@@ -74,16 +74,6 @@ class Place:
             return sum(i.type == pafs.FileType.File and f"/{TEMPORARY_FOLDER}/" not in i.path for i in infos)
         return 0
 
-    def done_rows(self) -> dict[str, bytes]:
-        """The files of `trials` of families that are done, as they are."""
-        from analysis import tables
-
-        found = {}
-        for trial in tables.names(self.store, "trials"):
-            if tables.read(self.store, "trials", ["status"], [trial])["status"].tolist() == ["done"]:
-                found[trial] = self.store.read(f"trials/{trial}.parquet")
-        return found
-
 
 @contextmanager
 def place(kind: str, url: str | None, name: str, num_cpus: int = 1) -> Iterator[Place]:
