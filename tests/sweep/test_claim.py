@@ -144,7 +144,8 @@ def test_elsewhere_a_claim_lives_as_long_as_it_is_written_anew(store, monkeypatc
     )
     pretend(store, machine="another", age_s=100)
     assert re.search(
-        r"came 1 min 4\d s ago, so it is dead or cut off: type this again in 3 min [12]\d s, and this run takes over if none came until then$",
+        r"came 1 min 4\d s ago, so it is dead or cut off: type this again in 3 min [12]\d s, and this run takes over if none came until "
+        r"then$",
         refused(store),
     )
     monkeypatch.setattr(claim, "BEAT_S", 0.2)
