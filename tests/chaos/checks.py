@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Collection
+from pathlib import Path
 
 from analysis import tables
+from analysis.metrics import metrics
 from analysis.storage import TEMPORARY_FOLDER, Store
 from sweep.claim import FOLDER as CLAIMS
+from sweep.config import load
 from sweep.damage import damaged
+from sweep.plan import make_plan
+from sweep.study import SearchStudy
 from tests.same import same_analysis, same_tables
+from trainables.data import load as load_data
+from trainables.family import Family
+from trainables.family import run as run_family
 from trainables.states import States
 
 
@@ -58,3 +68,25 @@ def as_undisturbed(store: Store, reference: Store) -> None:
     assert not States(store).names(), "training states are left"
     same_tables(store, reference)
     same_analysis(store, reference)
+
+
+def told_once(store: Store, sweep_file: Path) -> None:
+    """Nothing is torn or left over; a search's study was told each of its families once, and what it was told is what the tables hold;
+    and each family is, bit for bit, what it is without a search."""
+    whole(store)
+    config, _ = load(str(sweep_file))
+    plan, study = make_plan(config, load_data(config.data), store), SearchStudy.existing(config, store)
+    assert study is not None, "there is no study"
+    complete = [one for one in study.proposals() if one.state == "COMPLETE"]
+    told = Counter(one.trial for one in complete)
+    assert len(told) == config.search.num_families, f"the study was told {len(told)} families"
+    assert set(told.values()) == {1}, f"the study was told of families more than once: {told}"
+    assert set(told) <= set(plan.done), f"the study was told of families that are not done: {set(told) - set(plan.done)}"
+    for one in complete:
+        wanted = list(metrics(store, str(one.trial), study.objectives).values())
+        assert study.study.get_trials()[one.number].values == wanted, f"{one.trial}: the study was told something else"
+    with tempfile.TemporaryDirectory() as folder:
+        here = Store(folder)
+        for base, schedule in plan.families.values():
+            list(run_family(Family(base.recipe, config.probes, schedule), here))
+        same_tables(store, here, tables.names(here, "trials"))

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from analysis.storage import Store
 from tests.aws import faulty
-from tests.chaos.checks import Refuted, as_undisturbed, unchanged
+from tests.chaos.checks import Refuted, as_undisturbed, told_once, unchanged
 from tests.chaos.faults import FAULTS
 from tests.chaos.sweeps import Driver, Place, place
 
@@ -63,15 +62,19 @@ class Round:
         return f"{self.where:<4}  {self.num_cpus} at once  " + ", ".join([*storage, *map(str, self.moments)])
 
 
-def run(planned: Round, reference: Store, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
-    """Do a round. `num_files` are those of the undisturbed sweep. None if all is as without faults, else what is not; and what befell it.
+def run(planned: Round, reference: Place, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
+    """Do a round of the sweep of the reference, which is undisturbed and has so many files.
 
+    None if all is as without faults, else what is not; and what befell it.
     A fault whose moment comes when the sweep is done befalls nothing.
     """
-    with place(planned.where, url, f"round-{planned.seed}", planned.num_cpus) as where:
+    with place(planned.where, url, f"round-{planned.seed}", planned.num_cpus, reference.sweep) as where:
         try:
             _disturb(planned, where, num_files, url)
-            as_undisturbed(where.store, reference)
+            if where.sweep == "search":
+                told_once(where.store, where.folder / "my.yaml")
+            else:
+                as_undisturbed(where.store, reference.store)
         except AssertionError as refuted:
             outputs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(where.folder.glob("output*")))
             return f"{str(refuted)[:3000]}\n{outputs}", where.befell
