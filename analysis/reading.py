@@ -32,6 +32,8 @@ def _advice(path: str) -> str:
         return "`python -m analysis` writes it anew"
     if PurePosixPath(path).parent.name in ("samples", "image_statistics", "hull_pixels", "warps"):
         return "the sweep writes it anew where it is removed"
+    if PurePosixPath(path).parent.name == "runs":
+        return "it tells of one run of the command only, and may be removed"
     return "the sweep trains a family anew whose file in trials/ is removed"
 
 

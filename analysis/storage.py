@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -16,10 +19,15 @@ import pyarrow.fs as pafs
 
 # Readers skip neither `x.tmp` nor `_x` nor `.x` reliably, so temporaries live outside every table's folder.
 TEMPORARY_FOLDER = ".tmp"
+_WRITING = "writing-"  # how the names of files begin there that are about to be renamed into place
+_OLD_S = 3600.0
 _AT_ONCE = 32  # requests to an object store under way: nearly all of their time is waiting
 _ATTEMPTS = 13  # with pauses that double from 50 ms: some three minutes of an unreachable store are waited out
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
-_S3_OPTIONS = ("region", "endpoint_override", "scheme", "allow_bucket_creation")
+_GCS_RETRY_S = 180  # as long for Google's; what its client would wait is 15 minutes
+_S3_OPTIONS = ("region", "endpoint_override", "scheme", "allow_bucket_creation", "anonymous")
+_GCS_OPTIONS = ("endpoint_override", "scheme", "project_id", "anonymous")
+_SWITCHES = ("allow_bucket_creation", "anonymous")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,8 +37,8 @@ class Store:
     """The files below one root, a local path or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`).
 
     Raises ValueError for a URI that is wrong, or that holds credentials: these come from the environment (AWS_ACCESS_KEY_ID, a profile,
-    the role of the machine), and the URI is kept with the results. AWS_ENDPOINT_URL, or `?endpoint_override=` behind the path, leads to
-    a store that is not Amazon's.
+    the role of the machine; `?anonymous=true` asks for none), and the URI is kept with the results. `?endpoint_override=` behind the path
+    leads to another store than Amazon's or Google's, as do AWS_ENDPOINT_URL and STORAGE_EMULATOR_HOST.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -38,7 +46,7 @@ class Store:
         self.base: str
         if "://" in text:
             try:
-                self.filesystem, self.base = _s3(text) if text.startswith("s3://") else pafs.FileSystem.from_uri(text)
+                self.filesystem, self.base = _OPENED.get(text.partition("://")[0], pafs.FileSystem.from_uri)(text)
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{text}: {error}; allowed: a path, file:///..., s3://bucket/..., gs://bucket/...") from error
             if not self.base:
@@ -74,7 +82,10 @@ class Store:
         self.write_with(name, lambda sink: sink.write(data))
 
     def write_with(self, name: str, fill: Callable[[Any], object]) -> None:
-        """Let `fill` write a file that appears whole or not at all, replacing any older one of that name."""
+        """Let `fill` write a file that appears whole or not at all, replacing any older one of that name.
+
+        On a disk it is synced before it is renamed: after a power cut, too, a name that is there holds all of it.
+        """
         final = self.path(name)
         if not self.is_local:  # an object appears when its upload completes, so that begins when all is there
             buffer = pa.BufferOutputStream()
@@ -82,13 +93,16 @@ class Store:
             with self.filesystem.open_output_stream(final) as sink:
                 sink.write(buffer.getvalue())
             return
-        temporary = self.path(f"{TEMPORARY_FOLDER}/{uuid.uuid4().hex}")
+        temporary = self.path(f"{TEMPORARY_FOLDER}/{_WRITING}{uuid.uuid4().hex}")
         for path in (temporary, final):
             self.filesystem.create_dir(os.path.dirname(path), recursive=True)
         try:
-            with self.filesystem.open_output_stream(temporary) as sink:
+            with open(temporary, "wb") as sink:
+                _lock(sink)
                 fill(sink)
-            self.filesystem.move(temporary, final)
+                sink.flush()
+                os.fsync(sink.fileno())
+                os.replace(temporary, final)
         except BaseException:
             if os.path.exists(temporary):
                 os.remove(temporary)
@@ -106,14 +120,19 @@ class Store:
         if self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
-    def delete_temporaries(self, older_than_s: float = 3600.0) -> None:
-        """Remove what killed writers left. What is younger may belong to a writer at work, and is left."""
+    def delete_temporaries(self) -> None:
+        """Remove what killed writers left: what they held a lock on and nobody does. Where there are no locks, it is left for an hour."""
         if not self.is_local:
             return
         selector = pafs.FileSelector(self.path(TEMPORARY_FOLDER), allow_not_found=True)
         for info in self.filesystem.get_file_info(selector):
-            if info.mtime is not None and time.time() - info.mtime.timestamp() > older_than_s:
-                self.filesystem.delete_file(info.path)
+            if info.type != pafs.FileType.File or info.mtime is None:
+                continue
+            with contextlib.suppress(FileNotFoundError), open(info.path, "rb+") as file:  # its writer may end meanwhile
+                is_old = time.time() - info.mtime.timestamp() > _OLD_S
+                free = _lock(file)
+                if free is not False and (is_old or (free and info.base_name.startswith(_WRITING))):
+                    os.remove(info.path)
 
     def check_writable(self) -> None:
         """Write and remove a small file. Raises OSError (pyarrow's `ArrowException` included) where that fails."""
@@ -124,22 +143,39 @@ class Store:
             raise OSError(str(error)) from error
 
 
-def _s3(uri: str) -> tuple[pafs.S3FileSystem, str]:
-    """The file system and the path of `s3://bucket/path?option=value`."""
+def _lock(file: IO[bytes]) -> bool | None:
+    """Hold the lock on an open file until it is closed or this process dies. False if another does, None where there are no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _parsed(uri: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """`bucket/path` and the options of `scheme://bucket/path?option=value`. Raises ValueError for others than those allowed."""
     parts = urlsplit(uri)
     if not parts.netloc:
-        raise ValueError(f"{uri}: names no bucket; allowed: s3://bucket/...")
+        raise ValueError(f"{uri}: names no bucket; allowed: {parts.scheme}://bucket/...")
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     if "@" in parts.netloc:
         raise ValueError("credentials are refused in a URI, which is kept with the results; they come from the environment")
-    if unknown := sorted(set(options) - set(_S3_OPTIONS)):
-        raise ValueError(f"unknown option {unknown[0]!r}; allowed: {', '.join(_S3_OPTIONS)}")
-    if "allow_bucket_creation" in options:
-        options["allow_bucket_creation"] = options["allow_bucket_creation"] in ("1", "true")
+    if unknown := sorted(set(options) - set(allowed)):
+        raise ValueError(f"unknown option {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    for name in set(_SWITCHES) & set(options):
+        options[name] = options[name] in ("1", "true")
+    return f"{parts.netloc}{parts.path}".rstrip("/"), options
+
+
+def _s3(uri: str) -> tuple[pafs.S3FileSystem, str]:
+    """The file system and the path of `s3://bucket/path?option=value`."""
+    path, options = _parsed(uri, _S3_OPTIONS)
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         options.setdefault("endpoint_override", endpoint)
     if not ({"region", "endpoint_override"} & set(options) or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-        options["region"] = pafs.resolve_s3_region(parts.netloc)
+        options["region"] = pafs.resolve_s3_region(path.partition("/")[0])
     pa.set_io_thread_count(max(_AT_ONCE, pa.io_thread_count()))
     filesystem = pafs.S3FileSystem(
         **options,
@@ -148,4 +184,17 @@ def _s3(uri: str) -> tuple[pafs.S3FileSystem, str]:
         allow_delayed_open=True,  # a small file is one request instead of three
         retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
-    return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")
+    return filesystem, path
+
+
+def _gcs(uri: str) -> tuple[pafs.GcsFileSystem, str]:
+    """The same of `gs://bucket/path?option=value`."""
+    path, options = _parsed(uri, _GCS_OPTIONS)
+    if endpoint := options.pop("endpoint_override", None) or os.environ.get("STORAGE_EMULATOR_HOST"):
+        scheme, _, address = endpoint.rpartition("://")  # with or without it, as for S3
+        options = {"scheme": scheme or "https", **options, "endpoint_override": address.rstrip("/")}
+    pa.set_io_thread_count(max(_AT_ONCE, pa.io_thread_count()))
+    return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=_GCS_RETRY_S), **options), path
+
+
+_OPENED: dict[str, Callable[[str], tuple[pafs.FileSystem, str]]] = {"s3": _s3, "gs": _gcs}

@@ -90,26 +90,45 @@ def _living(store: Store, own: str, console: Console) -> str | None:
         record = _read(store, name) if name != own else None
         if record is None:
             continue
-        who = printable(f"process {record.get('pid')} on {record.get('host')}, since {record.get('since')} UTC")
-        alive = _is_alive(record)
-        silent_s = times.get(own, written) - written
+        who, alive, silent_s = _who(store, name, record), _is_alive(record), times.get(own, written) - written
         if alive is None and silent_s > SILENT_S:
+            watch_s = 2 * BEAT_S
             console.print(
-                f"note: {who}, gave no sign of life for {duration(silent_s)}; watching whether it still does", markup=False, soft_wrap=True
+                f"note: these results belong to {who}, which gave no sign of life for {duration(silent_s)}; watching for one, "
+                f"{duration(watch_s)} more",
+                markup=False,
+                soft_wrap=True,
             )
-            time.sleep(2 * BEAT_S)
-            alive = _times(store).get(name) not in (written, None)
-            console.print("note: it does" if alive else "note: it does not, so its claim is put aside", markup=False, soft_wrap=True)
+            time.sleep(watch_s)
+            silent_s, alive = 0.0, None if _times(store).get(name) not in (written, None) else False
+            told = "it does give one" if alive is None else "it gives none: it is taken to be dead, and this run takes over"
+            console.print(f"note: {told}", markup=False, soft_wrap=True)
         if alive is False:
             store.delete(name)
-        elif alive:
-            return f"these results are being written by {who}; wait until it ends, or stop it (kill {record.get('pid')} there)"
         else:
-            return (
-                f"these results are being written by {who}, which gave a sign of life {duration(max(0.0, silent_s))} ago; wait until it "
-                f"ends, or stop it there. Had it died, the same command would take over after {duration(SILENT_S)} without a sign"
-            )
+            return f"these results are being written by {who}{_what_to_do(record, alive, max(0.0, silent_s))}"
     return None
+
+
+def _who(store: Store, name: str, record: dict[str, Any]) -> str:
+    if not isinstance(record.get("pid"), int):
+        return f"whatever wrote {store.path(name)}"
+    return printable(f"process {record['pid']} on {record.get('host')}, since {record.get('since')} UTC")
+
+
+def _what_to_do(record: dict[str, Any], alive: bool | None, silent_s: float) -> str:
+    """What remains to be said to who is turned away: whether the holder lives, as far as can be seen, and what to do in either case."""
+    kill = f" (kill {record['pid']} there)" if isinstance(record.get("pid"), int) else ""
+    if alive:
+        return f"; wait until it ends, or stop it{kill}"
+    left_s = SILENT_S - silent_s + 1
+    last = f". It is another machine's; its last sign of life, due every {duration(BEAT_S)}, came {duration(silent_s)} ago"
+    if silent_s < 2 * BEAT_S:
+        return (
+            f"{last}, so it is at work, or died just now: wait until it ends, or stop it{kill}; if it is dead, type this again in "
+            f"{duration(left_s)}, and this run takes over"
+        )
+    return f"{last}, so it is dead or cut off: type this again in {duration(left_s)}, and this run takes over if none came until then"
 
 
 def _times(store: Store) -> dict[str, float]:
@@ -120,14 +139,19 @@ def _times(store: Store) -> dict[str, float]:
 
 def _read(store: Store, name: str) -> dict[str, Any] | None:
     """A claim; None if it is gone meanwhile. What is none of ours lives as long as it is written anew."""
-    try:
-        found = json.loads(store.read(name))
-    except OSError:  # an object that goes while it is read is not always said to be absent
-        if store.exists(name):
-            raise
-        return None
-    except ValueError:
-        found = None
+    for pause_s in (0.1, 0.5, None):
+        try:
+            found = json.loads(store.read(name))
+        except OSError:  # an object that goes while it is read is not always said to be absent
+            if not store.exists(name):
+                return None
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+        except ValueError:
+            return {}
+        else:
+            break
     return found if isinstance(found, dict) else {}
 
 

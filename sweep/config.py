@@ -120,7 +120,7 @@ class Storage(Section):
     path: str = Field(
         "results",
         description="Folder or URI (s3://bucket/prefix, gs://bucket/prefix) below which <name> lies. Credentials: from the environment; "
-        "another endpoint from AWS_ENDPOINT_URL, or as s3://bucket/prefix?endpoint_override=http%3A%2F%2Fhost%3A9000.",
+        "another endpoint from AWS_ENDPOINT_URL or STORAGE_EMULATOR_HOST, or as s3://bucket/prefix?endpoint_override=http%3A%2F%2Fhost%3A9000.",
     )
     keep_states: bool = Field(False, description="Keep training states that no remaining family needs.")
     checkpoint_epochs: int = Field(

@@ -15,7 +15,8 @@ from sweep.log import printable
 from sweep.plan import DAMAGE, readable_trials
 
 NO_RESULTS = "no results here yet; python -m sweep.run makes them"
-PER_DATA = ("image_statistics", "hull_pixels", "warps")  # a file per data set, written anew by the next run where it is absent
+# What a repair removes: a file per data set, which the next run writes anew, and one per run, without which the account of costs lacks it.
+NOT_OF_FAMILIES = ("image_statistics", "hull_pixels", "warps", "runs")
 
 
 def damaged(store: Store) -> dict[str, str]:
@@ -24,14 +25,14 @@ def damaged(store: Store) -> dict[str, str]:
     rows, unreadable = readable_trials(store, present)
     done = rows.loc[rows["status"] == "done", "trial"].tolist()
     found = {f"trials/{trial}.parquet": why for trial, why in unreadable.items()}
-    per_family = [name for name in tables.TABLES if name not in ("trials", "samples", "runs")]
+    per_family = [name for name in tables.TABLES if name not in ("trials", "samples", *NOT_OF_FAMILIES)]
     for table in per_family:
         there = set(tables.names(store, table))
         if table == "replicas":  # the one that every family has
             found |= {f"{table}/{trial}.parquet": "it is missing" for trial in done if trial not in there}
         whys = store.each(partial(_why, store, table), [trial for trial in done if trial in there])
         found |= {file: why for file, why in whys if why}
-    for table in PER_DATA:
+    for table in NOT_OF_FAMILIES:
         for name in tables.names(store, table):
             try:
                 tables.read(store, table, only=[name])
@@ -60,14 +61,14 @@ def check(store: Store, repair: bool, again: str) -> int:
         raise ConfigError(store.root, [NO_RESULTS])
     for file, why in found.items():
         console.print(printable(f"{file} is damaged: {why}"), style="red", markup=False, highlight=False)
-    of_data = [file for file in found if file.partition("/")[0] in PER_DATA]
-    trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found if file not in of_data})
+    others = [file for file in found if file.partition("/")[0] in NOT_OF_FAMILIES]
+    trials = sorted({file.partition("/")[2].removesuffix(".parquet") for file in found if file not in others})
     if not found:
         console.print(f"{counted(len(tables.names(store, 'trials')), 'family')}: every file can be read", markup=False, highlight=False)
         return 0
     if repair:
         with claimed(store, console):  # a driver at work would count on these rows
-            for file in [*(f"trials/{trial}.parquet" for trial in trials), *of_data]:
+            for file in [*(f"trials/{trial}.parquet" for trial in trials), *others]:
                 store.delete(file)
         console.print(f"to run again, {counted(len(trials), 'family')}: {again}", markup=False, highlight=False)
         return 0

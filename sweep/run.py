@@ -75,7 +75,9 @@ def _execute(config: Sweep, source: str, again: str, console: RunLog, budget_hou
     data = check(config, source)
     check_here(config, store, source)
     with claimed(store, console):
-        return _run_checked(config, data, store, again, console, budget_hours, trim, retry)
+        code = _run_checked(config, data, store, again, console, budget_hours, trim, retry)
+        store.delete_temporaries()  # of workers that were killed
+        return code
 
 
 def _run_checked(

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -41,10 +41,12 @@ def emulated() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def faulty(url: str, seed: int, rate: float, hang_s: float = 1.0) -> Iterator[tuple[str, Counter[str]]]:
+def faulty(
+    url: str, seed: int, rate: float, hang_s: float = 1.0, kinds: Sequence[str] = ("refused", "dropped", "hung", "halved")
+) -> Iterator[tuple[str, Counter[str]]]:
     """A way to a store that, for a share `rate` of all requests, refuses, hangs, drops the connection or sends half of an answer.
 
-    Yields its URL and how often it did what.
+    A kind besides, `short`, sends half of an object and calls it whole. Yields its URL and how often it did what.
     """
     target, draw, done, lock = urlsplit(url), random.Random(seed), Counter[str](), threading.Lock()
 
@@ -53,7 +55,9 @@ def faulty(url: str, seed: int, rate: float, hang_s: float = 1.0) -> Iterator[tu
 
         def forward(self) -> None:
             with lock:
-                fault = draw.choice(("refused", "dropped", "hung", "halved")) if draw.random() < rate else "none"
+                fault = draw.choice(kinds) if draw.random() < rate else "none"
+                if fault == "short" and (self.command != "GET" or "list-type" in self.path):
+                    fault = "none"
                 done[fault] += 1
             body = self.body()
             if fault == "refused":
@@ -72,6 +76,8 @@ def faulty(url: str, seed: int, rate: float, hang_s: float = 1.0) -> Iterator[tu
             reply = there.getresponse()
             answer = reply.read()
             there.close()
+            if fault == "short" and reply.status in (200, 206):
+                answer = answer[: len(answer) // 2]
             self.send_response(reply.status)
             for key, value in reply.getheaders():
                 if key.lower() not in ("connection", "transfer-encoding", "content-length", "server", "date"):

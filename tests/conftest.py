@@ -1,5 +1,6 @@
 """What tests of all rooms share: one thread, small data, real data where they are."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from trainables.recipe import BaseRecipe, CellsData, Model, Training
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What only a power cut tells from what is done without it; thousands of small files would wait for minutes."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -87,6 +89,46 @@ def test_broken_tables_are_never_read_as_data(finished, tmp_path):
 def test_broken_tables_are_never_read_as_data_in_thousands(finished, tmp_path):
     counts = fuzz_tables(finished[1], tmp_path, 1000, seed=1)
     assert counts["refused"] > 0.7 * counts.total()
+
+
+def a_row(table: str) -> dict[str, list[Any]]:
+    """A row of any table, of the right types."""
+    kinds = {"string": "x", "float": 0.5, "double": 0.5, "bool": True, "binary": b"x"}
+    return {
+        c.name: [[] if pa.types.is_list(c.type) else None if pa.types.is_timestamp(c.type) else kinds.get(str(c.type), 1)]
+        for c in tables.TABLES[table].columns
+        if c.name != "schema_version"
+    }
+
+
+@pytest.mark.parametrize("content", ["nothing", "zeros"])
+@pytest.mark.parametrize("table", list(tables.TABLES))
+def test_what_a_power_cut_may_leave_is_refused_by_name(tmp_path, table, content):
+    """A file that has its name and its length, or not even that, but not its content."""
+    store = Store(tmp_path)
+    tables.write(store, table, "t000000000000", a_row(table))
+    file = f"{table}/t000000000000.parquet"
+    assert len(tables.read(store, table)) == 1
+    store.write(file, bytes(len(store.read(file)) if content == "zeros" else 0))
+    with pytest.raises(tables.Unreadable, match=f"{file}: cannot be read"):
+        tables.read(store, table)
+    if table != "samples":  # which every run writes
+        if table != "trials":
+            done = a_row("trials") | {"trial": ["t000000000000"], "status": ["done"], "recipe": ["{}"]}
+            tables.write(store, "trials", "t000000000000", done)
+        assert file in damage.damaged(store)
+
+
+@pytest.mark.parametrize("content", ["nothing", "zeros"])
+def test_what_a_power_cut_may_leave_of_a_state_is_not_continued_from(finished, tmp_path, content):
+    family, store, _ = finished
+    base, there = base_of(finished), States(Store(tmp_path))
+    name, history = base.state_name(SCHEDULE, 2), base.history(SCHEDULE, 2, full=True)
+    there.store.write(there.file(name), bytes(len(store.read(States.file(name))) if content == "zeros" else 0))
+    assert there.usable(setting(family.probes, "cpu", "grouped", 1)) == {}
+    assert there.load(name, history, setting(family.probes, "cpu", "grouped", 1)) is None
+    assert there.names() == []
+    assert there.damaged == [name]
 
 
 def fuzz_states(finished, folder: Path, num: int, seed: int) -> Counter[str]:
@@ -174,11 +216,12 @@ def test_a_missing_or_swapped_file_is_damage(finished, tmp_path):
     assert list(unreadable) == [other]
 
 
-def test_a_damaged_table_of_a_data_set_is_named_and_repaired_by_its_removal(finished, tmp_path, capsys):
+@pytest.mark.parametrize("file", ["image_statistics/d000000000000.parquet", "runs/2026-11-21T10-00-00Z.parquet"])
+def test_a_damaged_table_that_is_not_of_a_family_is_named_and_repaired_by_its_removal(tmp_path, capsys, file):
     store = Store(tmp_path)
-    store.write("image_statistics/d000000000000.parquet", b"PAR1")
-    assert list(damage.damaged(store)) == ["image_statistics/d000000000000.parquet"]
+    store.write(file, b"PAR1")
+    assert list(damage.damaged(store)) == [file]
     assert damage.check(store, False, "again") != 0
     assert damage.check(store, True, "again") == 0
-    assert not store.exists("image_statistics/d000000000000.parquet")
-    assert "image_statistics/d000000000000.parquet is damaged" in capsys.readouterr().out
+    assert not store.exists(file)
+    assert f"{file} is damaged" in capsys.readouterr().out

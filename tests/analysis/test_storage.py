@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -57,17 +61,44 @@ def test_temporaries_lie_outside_the_folder_while_writing(tmp_path):
     assert os.listdir(tmp_path / "table") == ["a"]
 
 
-def test_delete_and_delete_temporaries(tmp_path):
+def test_delete(tmp_path):
     store = Store(tmp_path)
     store.write("a", b"1")
     store.delete("a")
     store.delete("a")
     assert not store.exists("a")
-    (tmp_path / TEMPORARY_FOLDER / "left").write_bytes(b"half")
-    store.delete_temporaries()  # young: another writer may be at work
-    assert list((tmp_path / TEMPORARY_FOLDER).iterdir())
-    store.delete_temporaries(older_than_s=-1.0)
-    assert not list((tmp_path / TEMPORARY_FOLDER).iterdir())
+
+
+WRITE = """
+import sys, time
+from analysis.storage import Store
+Store(sys.argv[1]).write_with("table/a", lambda sink: (sink.write(b"half"), sink.flush(), print("writing", flush=True), time.sleep(600)))
+"""
+
+
+def test_temporaries_of_the_dead_go_and_those_of_writers_at_work_stay(tmp_path):
+    store, folder = Store(tmp_path), tmp_path / TEMPORARY_FOLDER
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        (folder / "pairs-tile").write_bytes(b"whole")  # none of a file that is being written: it may be wanted
+        store.delete_temporaries()
+        assert len(os.listdir(folder)) == 2
+        writer.kill()
+    store.delete_temporaries()
+    assert os.listdir(folder) == ["pairs-tile"]
+    os.utime(folder / "pairs-tile", (time.time() - 7200,) * 2)
+    store.delete_temporaries()
+    assert os.listdir(folder) == []
+
+
+def test_a_file_is_synced_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut may leave the name without the content: what there was of it under the name when it was synced is nothing."""
+    store, seen = Store(tmp_path), []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append((os.fstat(fd).st_size, (tmp_path / "table/a").exists())), sync(fd)))
+    store.write("table/a", b"all of it")
+    assert seen == [(9, False)]
 
 
 def test_check_writable(tmp_path):

@@ -1,4 +1,5 @@
-"""`python -m tests.chaos --rounds 100 [--seed S] [--faults kind,...] [--jobs J]`: faults against a running sweep at random moments.
+"""`python -m tests.chaos --rounds 100 [--seed S] [--faults kind,...] [--sweep search] [--jobs J]`: faults against a running sweep at
+random moments.
 
 After its faults, each round starts the same command again until it is done, and compares all tables with those of an undisturbed sweep.
 Round i has seed S + i, and `--rounds 1 --seed <that>` (with the same `--faults`) does it again. J rounds go on at the same time.
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from tests.aws import REGION, emulated
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import LIMIT_S, Round, run
-from tests.chaos.sweeps import Driver, Place, place
+from tests.chaos.sweeps import SWEEPS, Driver, Place, place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=_kinds, default=list(FAULTS), metavar="KIND,...", help=f"of {', '.join(FAULTS)}; default: all")
     parser.add_argument("--jobs", type=int, default=1, help="rounds at the same time; default: 1")
+    parser.add_argument("--sweep", choices=list(SWEEPS), default="grid", help="a grid, or a search with Optuna; default: grid")
     options = parser.parse_args(arguments)
     if "disk" in options.faults and os.geteuid() != 0:
         parser.error("--faults: disk needs a small tmpfs, which root alone may mount; name the others")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what runs, and unmounts
-    with undisturbed() as (reference, url):
+    with undisturbed(options.sweep) as (reference, url):
         survived = rounds(reference, url, range(options.seed, options.seed + options.rounds), options.faults, options.jobs)
     print(f"{survived} rounds survived of {options.rounds}")
     return 0 if survived == options.rounds else 1
@@ -46,11 +48,11 @@ def _kinds(text: str) -> list[str]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[tuple[Place, str]]:
+def undisturbed(sweep: str = "grid") -> Iterator[tuple[Place, str]]:
     """A finished sweep that nothing befell, and the URL of an S3 server for the rounds to come."""
     import boto3
 
-    with emulated() as environment, place("disk", None, "undisturbed") as reference:
+    with emulated() as environment, place("disk", None, "undisturbed", sweep=sweep) as reference:
         before = dict(os.environ)
         os.environ.update({key: value for key, value in environment.items() if key != "AWS_ENDPOINT_URL"})
         try:
@@ -72,7 +74,7 @@ def rounds(reference: Place, url: str, seeds: Sequence[int], kinds: Sequence[str
 
     def done(seed: int) -> tuple[str, str | None, list[str]]:
         planned, began = Round.of(seed, kinds), time.monotonic()
-        problem, befell = run(planned, reference.store, num_files, url)
+        problem, befell = run(planned, reference, num_files, url)
         verdict = "survived" if problem is None else "NOT survived"
         return f"seed {seed:<6} {planned}: {verdict}, {time.monotonic() - began:.0f} s", problem, befell
 

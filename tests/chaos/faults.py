@@ -11,13 +11,10 @@ from contextlib import suppress
 
 import psutil
 
+from tests.chaos.checks import Refuted
 from tests.chaos.sweeps import Driver
 
 HOUR_S = 3600
-
-
-class Refuted(AssertionError):
-    """What a user may count on did not hold."""
 
 
 def kill_driver(driver: Driver, draw: random.Random) -> Driver | None:

@@ -8,15 +8,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from analysis import tables
-from analysis.storage import Store
-from sweep.claim import FOLDER as CLAIMS
-from sweep.damage import damaged
 from tests.aws import faulty
-from tests.chaos.faults import FAULTS, Refuted
+from tests.chaos.checks import Refuted, as_undisturbed, told_once, unchanged
+from tests.chaos.faults import FAULTS
 from tests.chaos.sweeps import Driver, Place, place
-from tests.same import same_analysis, same_tables
-from trainables.states import States
 
 STARTING_S = 8.0  # how long a driver takes to its first file, about
 LIMIT_S = 600.0  # a driver that has not ended by then hangs
@@ -67,15 +62,19 @@ class Round:
         return f"{self.where:<4}  {self.num_cpus} at once  " + ", ".join([*storage, *map(str, self.moments)])
 
 
-def run(planned: Round, reference: Store, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
-    """Do a round. `num_files` are those of the undisturbed sweep. None if all is as without faults, else what is not; and what befell it.
+def run(planned: Round, reference: Place, num_files: int, url: str | None) -> tuple[str | None, list[str]]:
+    """Do a round of the sweep of the reference, which is undisturbed and has so many files.
 
+    None if all is as without faults, else what is not; and what befell it.
     A fault whose moment comes when the sweep is done befalls nothing.
     """
-    with place(planned.where, url, f"round-{planned.seed}", planned.num_cpus) as where:
+    with place(planned.where, url, f"round-{planned.seed}", planned.num_cpus, reference.sweep) as where:
         try:
             _disturb(planned, where, num_files, url)
-            _compare(where, reference)
+            if where.sweep == "search":
+                told_once(where.store, where.folder / "my.yaml")
+            else:
+                as_undisturbed(where.store, reference.store)
         except AssertionError as refuted:
             outputs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(where.folder.glob("output*")))
             return f"{str(refuted)[:3000]}\n{outputs}", where.befell
@@ -107,9 +106,9 @@ def _disturb(planned: Round, where: Place, num_files: int, url: str | None) -> N
                 if code is None:
                     raise Refuted(f"the driver hangs: {driver.output[-2000:]}")
                 if code == 0:
-                    _unchanged(where, rows)
+                    unchanged(where.store, rows)
                     return
-            rows |= _unchanged(where, rows)
+            rows |= unchanged(where.store, rows)
     raise Refuted(f"not done after {MOST_STARTS} starts")
 
 
@@ -122,26 +121,3 @@ def _wait_for(moment: Moment, driver: Driver, num_files: int) -> bool:
             return driver.process.poll() is None
         time.sleep(0.05 if driver.place.store.is_local else 0.5)
     return False
-
-
-def _unchanged(where: Place, before: dict[str, bytes]) -> dict[str, bytes]:
-    """The rows of the families that are done. Those of them that were done before are the same to the byte."""
-    rows = where.done_rows()
-    again = sorted(trial for trial, row in before.items() if rows.get(trial) != row)
-    assert not again, f"families that were done ran again: {again}"
-    return rows
-
-
-def _compare(where: Place, reference: Store) -> None:
-    """Nothing is torn, nothing is left over, and all tables are those of the reference."""
-    store = where.store
-    assert not damaged(store), damaged(store)
-    for table in tables.TABLES:
-        strangers = [name for name in store.names(table) if not name.endswith(".parquet")]
-        assert not strangers, f"left in {table}: {strangers}"
-        tables.read(store, table)
-    assert not States(store).names(), "training states are left"
-    assert not store.names(CLAIMS), "a claim is left"
-    assert store.read("report.html").rstrip().endswith(b"</html>"), "the report is torn"
-    same_tables(store, reference)
-    same_analysis(store, reference)

@@ -29,6 +29,12 @@ probes: {num_samples: 10, baselines: false, predictions: false}
 space: {activations: [relu, tanh], losses: [cross_entropy], swap_epochs: [1, 2], swaps: [activation], pulse_epochs: [1]}
 analysis: {num_permutations: 99, measures: [cka], image_statistics: false}
 """
+# Proposals differ with the moment at which a search is killed, but no two of one search are the same.
+SEARCH = (
+    CONFIG.replace("pulse_epochs: [1]", "recipe: {training.learning_rate: {low: 0.01, high: 0.1}}")
+    + "search: {kind: optuna, num_families: 4, objectives: [{metric: gap_accuracy, direction: maximize}]}\n"
+)
+SWEEPS = {"grid": CONFIG, "search": SEARCH}
 ROOT = Path(__file__).parents[2]
 DISK_BYTES = 64 * 2**20
 FILLER = "filler"
@@ -40,6 +46,7 @@ class Place:
 
     folder: Path
     store: Store
+    sweep: str = "grid"
     environment: dict[str, str] = field(default_factory=dict)  # of the driver
     starts: list[psutil.Process] = field(default_factory=list)  # whatever ran here, to be ended with the place
     befell: list[str] = field(default_factory=list)  # the faults that came while there was something to befall
@@ -74,19 +81,9 @@ class Place:
             return sum(i.type == pafs.FileType.File and f"/{TEMPORARY_FOLDER}/" not in i.path for i in infos)
         return 0
 
-    def done_rows(self) -> dict[str, bytes]:
-        """The files of `trials` of families that are done, as they are."""
-        from analysis import tables
-
-        found = {}
-        for trial in tables.names(self.store, "trials"):
-            if tables.read(self.store, "trials", ["status"], [trial])["status"].tolist() == ["done"]:
-                found[trial] = self.store.read(f"trials/{trial}.parquet")
-        return found
-
 
 @contextmanager
-def place(kind: str, url: str | None, name: str, num_cpus: int = 1) -> Iterator[Place]:
+def place(kind: str, url: str | None, name: str, num_cpus: int = 1, sweep: str = "grid") -> Iterator[Place]:
     """An empty place: `disk`, a small one of its own where the user may mount that; or `s3`, at the server that `url` leads to.
 
     So many families train at a time; each further one costs a round 14 s of CPU time, most of it imports.
@@ -99,8 +96,8 @@ def place(kind: str, url: str | None, name: str, num_cpus: int = 1) -> Iterator[
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(results)]
         mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     path, options = ("results", "") if kind == "disk" else (f"s3://our-results/{name}", f"?endpoint_override={url}")
-    (folder / "my.yaml").write_text(f"{CONFIG}resources: {{num_cpus: {num_cpus}}}\nstorage: {{path: {path}}}\n")
-    found = Place(folder, Store(f"{folder}/results/tiny" if kind == "disk" else f"{path}/tiny{options}"))
+    (folder / "my.yaml").write_text(f"{SWEEPS[sweep]}resources: {{num_cpus: {num_cpus}}}\nstorage: {{path: {path}}}\n")
+    found = Place(folder, Store(f"{folder}/results/tiny" if kind == "disk" else f"{path}/tiny{options}"), sweep)
     if kind == "s3":
         found.environment["AWS_ENDPOINT_URL"] = str(url)
     try:

@@ -12,13 +12,22 @@ from tests.chaos.__main__ import rounds, undisturbed
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import Round
 
-IN_CI = (7, 16)
+IN_CI = (163,)
+KINDS = ["driver", "worker", "second"]
 
 
-def test_two_rounds():
-    """The driver is killed as it starts, workers are killed, and a second driver comes; none of it needs a mount or a compiler."""
+def test_a_round():
+    """A worker is killed as soon as there is one, then the driver, and a second driver comes; none of it needs a mount or a compiler."""
     with undisturbed() as (reference, url):
-        assert rounds(reference, url, IN_CI, ["driver", "worker", "second"]) == len(IN_CI)
+        assert {moment.fault for moment in Round.of(IN_CI[0], KINDS).moments} == set(KINDS)
+        assert rounds(reference, url, IN_CI, KINDS) == len(IN_CI)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_search_that_is_killed_is_told_of_each_family_once():
+    with undisturbed("search") as (reference, url):
+        assert rounds(reference, url, (163, 7), KINDS) == 2
 
 
 @pytest.mark.slow

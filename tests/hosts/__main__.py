@@ -1,9 +1,10 @@
-"""A sweep over separate hosts: with nodes that are lost, and how the time falls with hosts.
+"""A sweep over separate hosts: with nodes that are lost, with faults at random moments, and how the time falls with hosts.
 
     HOSTS_SH=hosts.sh python -m tests.hosts faults FOLDER     # a head and two workers; one is lost for good, the other for a while
+    HOSTS_SH=hosts.sh python -m tests.hosts chaos FOLDER [--hosts 2 3] [--rounds 2] [--seed 0]     # round i has seed S + i
     HOSTS_SH=hosts.sh python -m tests.hosts scaling FOLDER [--hosts 1 2 3] [--repeats 3] [--config cells]
 
-Both end with the tables of a run on this machine, bit for bit, timings and provenance aside, or with exit code 1. FOLDER is what the hosts
+All end with the tables of a run on this machine, bit for bit, timings and provenance aside, or with exit code 1. FOLDER is what the hosts
 share; `tests/hosts/lab.py` says what HOSTS_SH is.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 from analysis import tables
 from analysis.storage import Store
 from sweep.config import load
+from tests.hosts.chaos import chaos
 from tests.hosts.lab import Lab, script
 from tests.same import same_tables
 
@@ -36,6 +39,12 @@ space: {activations: [relu, tanh], losses: [cross_entropy, squared_error], swap_
 storage: {checkpoint_epochs: 1}
 analysis: {num_permutations: 99}
 """
+# Less to do, so that a round takes less.
+SMALL = (
+    SWEEP.replace("name: hosts", "name: chaos")
+    .replace("[2, 4, 6]", "[2, 5]")
+    .replace("num_permutations: 99", "num_permutations: 99, measures: [cka], image_statistics: false")
+)
 
 
 def here(config: Path, results: Path) -> Store:
@@ -145,9 +154,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.hosts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["faults", "scaling"])
+    parser.add_argument("what", choices=["faults", "chaos", "scaling"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--hosts", type=int, nargs="+", help="the head included; default: 1 2 3, of chaos 2 3")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--config", type=Path, help="a sweep file for the scaling; one of 26 small families where none is given")
     options = parser.parse_args()
@@ -155,13 +166,21 @@ def main() -> int:
         parser.error("HOSTS_SH does not name a script that makes hosts, or this is not root")
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the hosts
     if options.what == "faults":
         return faults(folder)
+    if options.what == "chaos":
+        if min(options.hosts or [2]) < 2:
+            parser.error("--hosts: chaos takes a head and at least one worker, 2 or more")
+        config = folder / "chaos.yaml"
+        config.write_text(SMALL, encoding="utf-8")
+        seeds = range(options.seed, options.seed + options.rounds)
+        return int(chaos(folder, config, here(config, folder / "single"), seeds, options.hosts or [2, 3]) > 0)
     config = options.config
     if config is None:
         config = folder / "hosts.yaml"
         config.write_text(SWEEP, encoding="utf-8")
-    return scaling(folder, options.hosts, options.repeats, config.resolve())
+    return scaling(folder, options.hosts or [1, 2, 3], options.repeats, config.resolve())
 
 
 if __name__ == "__main__":

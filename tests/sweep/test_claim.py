@@ -135,20 +135,34 @@ def test_a_clock_that_jumps_steals_nothing_on_the_same_host(store):
 
 
 def test_elsewhere_a_claim_lives_as_long_as_it_is_written_anew(store, monkeypatch, capsys):
-    monkeypatch.setattr(claim, "BEAT_S", 0.2)
     pretend(store, machine="another")
-    assert re.search(r"gave a sign of life \d s ago", refused(store))
+    assert re.search(
+        r"process \d+ on elsewhere, since 2026-11-21 10:00:00 UTC\. It is another machine's; its last sign of life, due every 20 s, came "
+        r"\d s ago, so it is at work, or died just now: wait until it ends, or stop it \(kill \d+ there\); if it is dead, type this again "
+        r"in [45] min \d\d s, and this run takes over$",
+        refused(store),
+    )
+    pretend(store, machine="another", age_s=100)
+    assert re.search(
+        r"came 1 min 4\d s ago, so it is dead or cut off: type this again in 3 min [12]\d s, and this run takes over if none came until "
+        r"then$",
+        refused(store),
+    )
+    monkeypatch.setattr(claim, "BEAT_S", 0.2)
     name = pretend(store, machine="another", age_s=claim.SILENT_S + 60)
     ended = threading.Event()
     jumped = threading.Thread(target=lambda: ended.wait(0.1) or store.write(name, store.read(name)))
     jumped.start()  # the store's clock had jumped: the claim is written anew while it is watched
     assert "elsewhere" in refused(store)
+    assert "it does give one" in capsys.readouterr().out
     jumped.join()
     pretend(store, machine="another", age_s=claim.SILENT_S + 60)
     with claimed(store, Console()):
         assert claims(store) != ["other.json"]
         assert len(claims(store)) == 1
-    assert "gave no sign of life for 6 min" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "on elsewhere, since 2026-11-21 10:00:00 UTC, which gave no sign of life for 6 min 00 s; watching for one" in told
+    assert "it is taken to be dead, and this run takes over" in told
 
 
 @pytest.fixture(params=["listens to Ctrl-C", "does not"])
@@ -187,5 +201,6 @@ def test_a_driver_whose_claim_was_put_aside_stops(store, monkeypatch, capsys):
 def test_a_foreign_claim_is_waited_for_like_one_from_elsewhere(store, content):
     store.write(f"{FOLDER}/x.json", content)
     message = refused(store)
-    assert "gave a sign of life" in message
+    assert "written by whatever wrote" in message
+    assert "its last sign of life" in message
     assert "\x1b" not in message
