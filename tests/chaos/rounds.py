@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from analysis import tables
+from analysis.claims import FOLDER as CLAIMS
 from analysis.storage import Store
-from sweep.claim import FOLDER as CLAIMS
 from sweep.damage import damaged
 from tests.aws import faulty
 from tests.chaos.faults import FAULTS, Refuted
