@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from trainables.section import MAX_EPOCHS, MAX_SEED, Section
 
+MAX_WIDTH = 2**16  # two layers of it have 17 GB of weights
+
 
 class _Data(Section):
     train_size: Annotated[int, Field(ge=4)] | None = Field(
@@ -91,7 +93,7 @@ class Model(Section):
     """The network. Its activation comes from the schedule."""
 
     name: str = Field("cnn", description="mlp, cnn, a torchvision classifier (resnet18, ...), or package.module:function.")
-    widths: list[Annotated[int, Field(ge=1)]] | None = Field(
+    widths: list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]] | None = Field(
         None,
         description="Units of each hidden layer (mlp) or channels of each block (cnn); null takes [64, 64] (mlp) or "
         "[8, 16, 32] (cnn). Refused for torchvision models.",
