@@ -121,7 +121,7 @@ def bar(trials: pd.DataFrame) -> str:
         if key in counts
     )
     return (
-        f"<div id='bar' role='toolbar' aria-label='families shown'>{chips}<input id='words' type='search' size='18' "
+        f"<div id='bar' role='group' aria-label='families shown'>{chips}<input id='words' type='search' size='18' "
         "placeholder='schedule or id' aria-label='show families whose schedule or id has these words'/>"
         "<span id='chosen' aria-live='polite'></span><button id='all' hidden>show all</button></div>"
     )
