@@ -10,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import tables
 from analysis.analyse import analyse
 from analysis.storage import Store
-from tests.analysis.conftest import make_rows, write_sweep
+from tests.analysis.conftest import write_sweep
+from tests.browser.made_up import SMALL, THOUSAND, write_without_measurement
 
-QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
 CENTRAL = "#gap_against_spread .panel.now"
 SECTIONS = "[...document.querySelectorAll('section')].map((s) => s.innerText.split('\\n').slice(1).join(' ').trim())"
 STRESSED = "t000000000008"  # the second tree's first stressed family, from t000000000007
@@ -25,7 +24,7 @@ def written(folder: Path, num_dispersion_permutations: int = 99, **options: obje
     """The report of a synthetic sweep."""
     store = Store(folder)
     write_sweep(store, **options)
-    permutations = QUICK | {"num_dispersion_permutations": num_dispersion_permutations}
+    permutations = SMALL | {"num_dispersion_permutations": num_dispersion_permutations}
     analyse(store, ("cka",), name="results/<i>sweep</i>", **permutations)
     return folder / "report.html"
 
@@ -240,10 +239,8 @@ def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
 
 def test_a_sweep_without_any_measurement_says_why_each_section_is_empty(opened, tmp_path):
     store = Store(tmp_path)
-    row = {"schedule": "0:relu/cross_entropy", "swapped": "none", "num_swaps": 0, "status": "done", "num_replicas": 2, "base": "b"}
-    trial = "t000000000000"
-    tables.write(store, "trials", trial, make_rows("trials", 1, trial=trial, control=trial, **row))
-    analyse(store, ("cka",), **QUICK)
+    write_without_measurement(store)
+    analyse(store, ("cka",), **SMALL)
     page = opened(tmp_path / "report.html")
     assert page.count("figure") == 0
     assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
@@ -252,7 +249,7 @@ def test_a_sweep_without_any_measurement_says_why_each_section_is_empty(opened, 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # minutes of analysis before seconds of page
 def test_a_thousand_families_are_painted_within_two_seconds(opened, tmp_path):
-    page = opened(written(tmp_path, 3, num_families=1001, num_replicas=2, num_samples=8, widths=(4, 4, 4, 4)))
+    page = opened(written(tmp_path, 3, **THOUSAND))
     assert page.count(f"{CENTRAL} [data-f]") == 1001
     assert page.first_paint_s() < 2
     page.press(f"{CENTRAL} [data-f={STRESSED}] .point")
