@@ -138,13 +138,14 @@
   // The panels that are shown, as they are shown, below each other in one file.
   function saveDrawing(figure) {
     const panels = every(".panel", figure).filter((panel) => panel.offsetParent);
-    const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const shown = panels.map((panel) => panel.querySelector("svg")), drawing = shown[0].cloneNode(false);
+    for (const { name } of [...drawing.attributes]) drawing.removeAttribute(name);
     const add = (name, values) => Object.entries(values).reduce((made, [key, value]) => (made.setAttribute(key, value), made),
       drawing.appendChild(document.createElementNS(drawing.namespaceURI, name)));
     add("style", {}).textContent = document.getElementById("chart-style").textContent;
     add("rect", { class: "paper", width: "100%", height: "100%" });
     let width = 0, height = 0;
-    for (const one of panels.map((panel) => panel.querySelector("svg"))) {
+    for (const one of shown) {
       const copy = drawing.appendChild(one.cloneNode(true)), box = one.viewBox.baseVal;
       copy.setAttribute("y", height);
       [width, height] = [Math.max(width, box.width), height + box.height];
