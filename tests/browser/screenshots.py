@@ -69,7 +69,7 @@ def shoot(chrome: Chrome, report: Path, picture: Path, at: str = "", isolated: b
     page.screenshot(picture)
     page.close()
     image = Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")
-    image.quantize(256, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)  # keeps the colours of small marks
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(picture, optimize=True)  # keeps the colours of small marks
     print(f"{picture}: {picture.stat().st_size // 1000} kB")
 
 
