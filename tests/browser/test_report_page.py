@@ -212,6 +212,19 @@ def test_a_cell_of_several_families_isolates_all_of_them(opened, report):
     assert page.count(".dim") == 0
 
 
+def test_a_link_leads_to_a_heading_that_is_seen_and_nothing_moves_by_itself(opened, report):
+    page = opened(report)
+    page.press("nav a[href='#the-map-of-all-networks']")
+    page.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    top, bar = page.value(
+        "['#the-map-of-all-networks h2', '#bar'].map((one) => document.querySelector(one).getBoundingClientRect())"
+        ".map((box, index) => index ? box.bottom : box.top)"
+    )
+    assert bar <= top < 200
+    moving = "[...document.querySelectorAll('*')].map((one) => getComputedStyle(one)).filter((s) => s.transitionDuration !== '0s' || "
+    assert page.value(f"{moving}s.animationName !== 'none' || s.scrollBehavior !== 'auto').length") == 0
+
+
 @pytest.mark.parametrize("options", [{"width": 390, "height": 844, "phone": True}, {"dark": True}, {"width": 800, "media": "print"}])
 def test_it_fits_a_phone_darkness_and_paper(opened, report, options):
     page = opened(report, **options)
@@ -232,6 +245,8 @@ def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
     assert "undecided\n\nNo layer could be tested" in text
     assert "The question declared beforehand" in text
     assert "3 families failed" in text
+    assert "0 families done of 3, 3 failed." in text
+    assert page.value("document.getElementById('bar').offsetParent") is None  # there is nothing to choose from
     assert "<b>no & such data</b>" in text
     assert page.count("section") == page.count("section h2")
     assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
