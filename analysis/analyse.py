@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from threadpoolctl import threadpool_limits
 
 from analysis import figures, report, tables
 from analysis.activations import known, recorded
@@ -29,6 +28,7 @@ from analysis.gap_chart import gap_chart
 from analysis.measures.generalization import gaps
 from analysis.measures.similarity import DEFAULT_MEASURES, expand
 from analysis.networks import compare_networks
+from analysis.one_thread import one_blas_thread
 from analysis.predictor_chart import predictor_chart
 from analysis.predictors import partials, predictors
 from analysis.question import Asked
@@ -39,7 +39,7 @@ from analysis.wording import told
 from analysis.written import Fill, replace_files
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # thousands of small products, for which threads cost more than they save
+@one_blas_thread()
 def analyse(
     store: Store,
     measures: Sequence[str] = DEFAULT_MEASURES,

@@ -79,7 +79,8 @@ def choices(what: str, names: Mapping[str, str], chosen: str) -> str:
         f"<button data-set='{what}' value='{escape(name)}' aria-pressed='{str(name == chosen).lower()}'>{escape(says)}</button>"
         for name, says in names.items()
     )
-    return f"<span class='choices' role='group' aria-label='{what}'>{buttons}</span>"
+    label = {"layer": "layer shown", "by": "what generalizing badly means"}[what]
+    return f"<span class='choices' role='group' aria-label='{label}'>{buttons}</span>"
 
 
 def _marked(svg: str, layer: str, by: str, chosen: bool) -> str:

@@ -31,12 +31,11 @@ def first_screen(
         _answer(verdict, declared[declared["predictor"] == predictor], predictor, layer)
         for verdict, predictor in zip(verdicts, PREDICTORS_SHOWN, strict=True)
     )
-    done = int((trials["status"] == "done").sum())
-    diverged = int(gaps["num_diverged"].sum())
-    counts = (
-        f"{counted(done, 'family')} done of {len(trials)}, {counted(int(gaps['num_replicas'].sum()), 'network')}, "
-        f"{diverged or 'none'} of them diverged."
-    )
+    status = trials["status"].value_counts()
+    others = "".join(f", {number} {name}" for name, number in status.drop("done", errors="ignore").items())
+    counts = f"{counted(int(status.get('done', 0)), 'family')} done of {len(trials)}{others}."
+    if networks := int(gaps["num_replicas"].sum()):
+        counts += f" {counted(networks, 'network')}, {int(gaps['num_diverged'].sum()) or 'none'} of them diverged."
     picture = (
         chart.html(layer, PRIMARY_PREDICTOR)
         if chart is not None
@@ -120,8 +119,9 @@ def bar(trials: pd.DataFrame) -> str:
         for key, words in KINDS.items()
         if key in counts
     )
+    hidden = "" if chips else " hidden"
     return (
-        f"<div id='bar' role='toolbar' aria-label='families shown'>{chips}<input id='words' type='search' size='18' "
+        f"<div id='bar' role='group' aria-label='families shown'{hidden}>{chips}<input id='words' type='search' size='18' "
         "placeholder='schedule or id' aria-label='show families whose schedule or id has these words'/>"
         "<span id='chosen' aria-live='polite'></span><button id='all' hidden>show all</button></div>"
     )

@@ -97,15 +97,16 @@ def check(config: Sweep, source: str) -> data_sets.Dataset:
             attempt("training.precision", check_precision, precision, where)
         for model in models:
             built = attempt("model", _try_model, model, data)
+            if built is None:
+                continue
             attempt("resources.executor", choose_executor, config.resources.executor, where, model, data.image_shape, data.num_classes)
-            if built is not None and config.probes.layers is not None:
+            if config.probes.layers is not None:
                 attempt("probes.layers", check_layers, built, config.probes.layers)
-            if built is not None and config.probes.stitching is not None:
+            if config.probes.stitching is not None:
                 attempt("probes.stitching", check_stitching, config.probes.stitching, built, data.image_shape)
-            if built is not None and config.probes.hull is not None:
+            if config.probes.hull is not None:
                 attempt("probes.hull.layers", check_layers, built, config.probes.hull.layers or [])
-            if built is not None:
-                problems += check_objectives(config, config.probes.layers or default_layers(built))
+            problems += check_objectives(config, config.probes.layers or default_layers(built))
     if data is not None and not problems:
         for name in config.probes.own:
             attempt("probes.own", check_probe, name, config.recipe, data, _first_schedule(config))
@@ -207,7 +208,10 @@ def _refusal(config: Sweep, values: dict[str, Any], key: str | None = None) -> s
 
 def _try_model(config: Model, data: data_sets.Dataset) -> nn.Module:
     """Build the model and send two images through it."""
-    model = build(config, data.image_shape, data.num_classes).eval()
+    try:
+        model = build(config, data.image_shape, data.num_classes).eval()
+    except RuntimeError as error:  # of torch, where there is no memory for it
+        raise UnknownName(f"{config.name!r} cannot be built: {str(error).splitlines()[0]}") from error
     try:
         with torch.no_grad():
             output = model(data.train.images[:2])

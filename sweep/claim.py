@@ -15,7 +15,6 @@ import _thread
 import contextlib
 import json
 import os
-import platform
 import random
 import signal
 import threading
@@ -23,21 +22,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 from rich.console import Console
 
+from analysis import claims
 from analysis.storage import Store
 from sweep.config import ConfigError
 from sweep.log import printable
 from sweep.units import duration
 
-FOLDER = ".drivers"
 BEAT_S = 20.0
-SILENT_S = 300.0  # without a beat for so long, a claim from elsewhere is taken to be a dead driver's
 _TRIES = 5  # with random pauses of up to a second: of drivers that start at the same instant, one goes on
 
 
@@ -45,11 +41,11 @@ _TRIES = 5  # with random pauses of up to a second: of drivers that start at the
 def claimed(store: Store, console: Console) -> Iterator[None]:
     """Hold the results for the time of the block. Raises ConfigError, which names the holder, where a living driver has them.
 
-    Should another driver take over, as it may where this one gave no sign of life for `SILENT_S` (a machine that slept), this one is
-    interrupted as by Ctrl-C.
+    Should another driver take over, as it may where this one gave no sign of life for `claims.SILENT_S` (a machine that slept), this one
+    is interrupted as by Ctrl-C.
     """
-    name = f"{FOLDER}/{uuid.uuid4().hex}.json"
-    record = json.dumps({**_this_process(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"}).encode()
+    name = f"{claims.FOLDER}/{uuid.uuid4().hex}.json"
+    record = json.dumps({**claims.this_process(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"}).encode()
     _claim(store, name, record, console)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(store, name, record, ended, console), name="claim", daemon=True)
@@ -85,13 +81,13 @@ def _withdraw(store: Store, name: str) -> None:
 
 def _living(store: Store, own: str, console: Console) -> str | None:
     """Who else holds the results, in words; None if nobody does. Claims of the dead are removed."""
-    times = _times(store)
+    times = claims.times(store)
     for name, written in times.items():
-        record = _read(store, name) if name != own else None
+        record = claims.read(store, name) if name != own else None
         if record is None:
             continue
-        who, alive, silent_s = _who(store, name, record), _is_alive(record), times.get(own, written) - written
-        if alive is None and silent_s > SILENT_S:
+        who, alive, silent_s = _who(store, name, record), claims.is_alive(record), times.get(own, written) - written
+        if alive is None and silent_s > claims.SILENT_S:
             watch_s = 2 * BEAT_S
             console.print(
                 f"note: these results belong to {who}, which gave no sign of life for {duration(silent_s)}; watching for one, "
@@ -100,7 +96,7 @@ def _living(store: Store, own: str, console: Console) -> str | None:
                 soft_wrap=True,
             )
             time.sleep(watch_s)
-            silent_s, alive = 0.0, None if _times(store).get(name) not in (written, None) else False
+            silent_s, alive = 0.0, None if claims.times(store).get(name) not in (written, None) else False
             told = "it does give one" if alive is None else "it gives none: it is taken to be dead, and this run takes over"
             console.print(f"note: {told}", markup=False, soft_wrap=True)
         if alive is False:
@@ -121,7 +117,7 @@ def _what_to_do(record: dict[str, Any], alive: bool | None, silent_s: float) -> 
     kill = f" (kill {record['pid']} there)" if isinstance(record.get("pid"), int) else ""
     if alive:
         return f"; wait until it ends, or stop it{kill}"
-    left_s = SILENT_S - silent_s + 1
+    left_s = claims.SILENT_S - silent_s + 1
     last = f". It is another machine's; its last sign of life, due every {duration(BEAT_S)}, came {duration(silent_s)} ago"
     if silent_s < 2 * BEAT_S:
         return (
@@ -129,30 +125,6 @@ def _what_to_do(record: dict[str, Any], alive: bool | None, silent_s: float) -> 
             f"{duration(left_s)}, and this run takes over"
         )
     return f"{last}, so it is dead or cut off: type this again in {duration(left_s)}, and this run takes over if none came until then"
-
-
-def _times(store: Store) -> dict[str, float]:
-    """When each claim was written last, in seconds by the store's clock."""
-    infos = store.filesystem.get_file_info(pafs.FileSelector(store.path(FOLDER), allow_not_found=True))
-    return {f"{FOLDER}/{i.base_name}": i.mtime.timestamp() for i in infos if i.type == pafs.FileType.File and i.mtime is not None}
-
-
-def _read(store: Store, name: str) -> dict[str, Any] | None:
-    """A claim; None if it is gone meanwhile. What is none of ours lives as long as it is written anew."""
-    for pause_s in (0.1, 0.5, None):
-        try:
-            found = json.loads(store.read(name))
-        except OSError:  # an object that goes while it is read is not always said to be absent
-            if not store.exists(name):
-                return None
-            if pause_s is None:
-                raise
-            time.sleep(pause_s)
-        except ValueError:
-            return {}
-        else:
-            break
-    return found if isinstance(found, dict) else {}
 
 
 def _beat(store: Store, name: str, record: bytes, ended: threading.Event, console: Console) -> None:
@@ -178,44 +150,3 @@ def _interrupt() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         _thread.interrupt_main()
-
-
-def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": platform.node(), "machine": _machine(), "pid": pid, "started": _started(pid)}
-
-
-def _is_alive(record: dict[str, Any]) -> bool | None:
-    """Whether the process of a claim lives; None where that cannot be seen from here."""
-    try:
-        if record["machine"] != _machine():
-            return None
-        return record["started"] is not None and _started(int(record["pid"])) == record["started"]
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _machine() -> str:
-    """What tells this machine, since its last start, from others; two containers on it are two machines, with processes of their own."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return f"{platform.node()} {uuid.getnode():x}"
-
-
-def _started(pid: int) -> str | None:
-    """What tells a process from a later one of the same id: its start, in ticks since the machine's. None if there is no such process."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return rest[18] if state not in "ZX" else None
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:  # not Linux
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return "unknown"
-    return "unknown"

@@ -15,6 +15,7 @@ from sweep import config
 from sweep.command_line import command
 from sweep.config import ConfigError
 from sweep.log import RunLog
+from sweep.notebook import Bar, in_notebook
 
 if TYPE_CHECKING:  # these import torch or pandas, which `import sweep` does not wait for
     from analysis.results import Results
@@ -58,13 +59,14 @@ class Sweep(config.Sweep):
         """Train the families that are not in the tables yet, analyse all, and give the results, as `analysis.load` does.
 
         Interrupt it at any time and call it again: only what is missing is trained. `budget_hours` refuses a plan that costs more
-        device-hours, or with `trim` runs the first families that fit. `quiet` prints nothing. A family that fails does not stop the
-        others: it is warned of, and its row in `trials` has the exception. Raises ConfigError where the input is bad, KeyboardInterrupt
-        once everything is stopped.
+        device-hours, or with `trim` runs the first families that fit. In a notebook a bar says how far it is; `quiet` prints nothing.
+        A family that fails does not stop the others: it is warned of, and its row in `trials` has the exception. Raises ConfigError where
+        the input is bad, KeyboardInterrupt once everything is stopped.
         """
         from sweep.run import execute
 
-        console = RunLog(soft_wrap=True, highlight=False, quiet=quiet, force_jupyter=False)  # a notebook, too, gets lines of text
+        bar = Bar() if in_notebook() and not quiet else None
+        console = RunLog(bar=bar, soft_wrap=True, highlight=False, quiet=quiet, force_jupyter=False)  # a notebook, too, gets lines of text
         code = execute(self, self._source, self._command, console, budget_hours, trim)
         if code == 130:
             raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from rich.control import Control
 
 if TYPE_CHECKING:  # --help must not wait for pyarrow
     from analysis.storage import Store
+    from sweep.notebook import Bar
 
 LOGS = "logs"
 EVERY_S = 15.0  # an object store has no appending: a log is written anew, and not for every line
@@ -21,12 +22,13 @@ EVERY_S = 15.0  # an object store has no appending: a log is written anew, and n
 class RunLog(Console):
     """A console that keeps in a store what it prints. Written every so often, and by `write`.
 
-    A `quiet` one shows nothing but what went `wrong`, on standard error, and keeps all; a `verbose` one shows `detail`, too.
+    A `quiet` one shows nothing but what went `wrong`, on standard error, and keeps all; a `verbose` one shows `detail`, too. One in a
+    notebook shows a bar in place of what is one of many.
     """
 
-    def __init__(self, verbose: bool = False, **options: Any) -> None:
+    def __init__(self, verbose: bool = False, bar: Bar | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._verbose = verbose
+        self._verbose, self.bar = verbose, bar
         self._kept = Console(file=io.StringIO(), width=200, soft_wrap=True, highlight=False, color_system=None, force_jupyter=False)
         self._store: Store | None = None
         self._written_at, self._num_written = -EVERY_S, 0
@@ -41,10 +43,17 @@ class RunLog(Console):
         super().print(*objects, **options)
         if objects and all(isinstance(one, Control | NewLine) for one in objects):
             return  # a live line refreshing itself
+        self._keep(*objects, **options)
+
+    def _keep(self, *objects: Any, **options: Any) -> None:
         self._kept.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  ")
         self._kept.print(*objects, **options)
         if time.monotonic() - self._written_at > EVERY_S:
             self.write()
+
+    def one_of_many(self, text: str) -> None:
+        """Print a line on one of the families; where a bar says how far all are, it is kept only."""
+        (self.print if self.bar is None else self._keep)(text, markup=False, highlight=False)
 
     def wrong(self, text: str) -> None:
         """Print what went wrong, even if quiet."""

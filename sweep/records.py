@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
-from trainables.section import Section
+from pydantic import BaseModel, ConfigDict, Field
 
 
-class PlannedFamily(Section):
+class Record(BaseModel):
+    """One object: typed, with no other keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class PlannedFamily(Record):
     """A family of a plan."""
 
     trial: str = Field(description="The family's id.")
@@ -21,7 +25,7 @@ class PlannedFamily(Section):
     continues: str | None = Field(description="Id of the family whose training state it continues from; null where there is none.")
 
 
-class KindOfCost(Section):
+class KindOfCost(Record):
     """What one kind of schedule costs."""
 
     kind: str = Field(description="control, activation swap, loss swap, ...")
@@ -31,7 +35,7 @@ class KindOfCost(Section):
     table_bytes: int = Field(description="Bytes of tables.")
 
 
-class Costs(Section):
+class Costs(Record):
     """What the families that are to run cost."""
 
     device_s: float | None = Field(description="Seconds of device time; null where nothing tells.")
@@ -46,7 +50,7 @@ class Costs(Section):
     kinds: list[KindOfCost] = Field(description="The cost by kind of schedule.")
 
 
-class Budget(Section):
+class Budget(Record):
     """What `--budget-hours` pays for."""
 
     hours: float = Field(description="The budget in device-hours.")
@@ -54,7 +58,7 @@ class Budget(Section):
     device_s: float = Field(description="Seconds of device time that these take.")
 
 
-class PlanRecord(Section):
+class PlanRecord(Record):
     """`python -m sweep plan --json`"""
 
     name: str = Field(description="Name of the sweep.")
@@ -70,7 +74,7 @@ class PlanRecord(Section):
     notes: list[str] = Field(description="What is remarkable about data and results.")
 
 
-class StatusRecord(Section):
+class StatusRecord(Record):
     """`python -m sweep status --json`"""
 
     name: str = Field(description="Name of the sweep.")
@@ -86,7 +90,7 @@ class StatusRecord(Section):
     last_told: str | None = Field(description="Last line of the newest run's log; null where there is none.")
 
 
-class SharedValue(Section):
+class SharedValue(Record):
     """A value that all families of a group have."""
 
     key: str = Field(description="A key of the recipe, or a part of the schedule.")
@@ -95,7 +99,7 @@ class SharedValue(Section):
     of_others: int = Field(description="Families outside of the group.")
 
 
-class FailedGroup(Section):
+class FailedGroup(Record):
     """Families that failed alike."""
 
     error_type: str = Field(description="Kind of the exception.")
@@ -108,7 +112,7 @@ class FailedGroup(Section):
     again: str = Field(description="The command that runs exactly these again.")
 
 
-class FailuresRecord(Section):
+class FailuresRecord(Record):
     """`python -m sweep failures --json`"""
 
     name: str = Field(description="Name of the sweep.")

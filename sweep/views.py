@@ -21,9 +21,8 @@ from sweep.failures import COLUMNS, groups, standing
 from sweep.jobs import told
 from sweep.log import LOGS, printable
 from sweep.plan import make_plan, readable_trials, results_store
-from sweep.records import Budget, FailuresRecord, StatusRecord
+from sweep.records import Budget, FailuresRecord, Record, StatusRecord
 from sweep.run import about_search
-from trainables.section import Section
 
 MOST_SHARED = 3  # values that failures have in common which are shown
 
@@ -119,7 +118,7 @@ def failures(config_name: str | None, overrides: list[str], as_json: bool = Fals
     return DONE
 
 
-def _print(record: Section) -> int:
+def _print(record: Record) -> int:
     print(record.model_dump_json(indent=2))
     return DONE
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from trainables.section import MAX_EPOCHS, MAX_SEED, Section
 
+MAX_WIDTH = 2**16  # two layers of it have 17 GB of weights
+MAX_REPLICAS = 2**15 - 1  # tables number them in 16 bits
+
 
 class _Data(Section):
     train_size: Annotated[int, Field(ge=4)] | None = Field(
@@ -91,7 +94,7 @@ class Model(Section):
     """The network. Its activation comes from the schedule."""
 
     name: str = Field("cnn", description="mlp, cnn, a torchvision classifier (resnet18, ...), or package.module:function.")
-    widths: list[Annotated[int, Field(ge=1)]] | None = Field(
+    widths: list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]] | None = Field(
         None,
         description="Units of each hidden layer (mlp) or channels of each block (cnn); null takes [64, 64] (mlp) or "
         "[8, 16, 32] (cnn). Refused for torchvision models.",
@@ -132,7 +135,7 @@ class Training(Section):
 
     epochs: int = Field(8, ge=1, le=MAX_EPOCHS, description="Epochs in all; swaps lie strictly inside.")
     batch_size: int = Field(64, ge=2, description="Samples per step; the rest of an epoch that fills no batch is left out.")
-    replicas: int = Field(6, ge=2, description="Networks per family, with seeds first_seed, first_seed + 1, ...")
+    replicas: int = Field(6, ge=2, le=MAX_REPLICAS, description="Networks per family, with seeds first_seed, first_seed + 1, ...")
     first_seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first replica.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW.")
     learning_rate: float = Field(0.05, gt=0.0, description="Peak learning rate.")

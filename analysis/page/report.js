@@ -1,46 +1,54 @@
 "use strict";
-// What the page does beyond showing: tells of what is pointed at, isolates a family, filters families, changes the layer, gives out data.
+// What the page does beyond showing: tells of what is pointed at, by mouse or keys, isolates families, filters them, changes the layer, and
+// gives out data and drawings.
 // Text goes in as textContent only. Nothing is fetched: the page's policy forbids it.
 (() => {
   const families = JSON.parse(document.getElementById("families").textContent);
   const every = (selector, root = document) => [...root.querySelectorAll(selector)];
   const marks = every("[data-f]").map((mark) => ({ mark, of: mark.dataset.f.split(" ") }));
   const groups = every("[data-kind]");
-  const tip = document.body.appendChild(Object.assign(document.createElement("div"), { id: "tip", hidden: true }));
+  const tip = document.body.appendChild(Object.assign(document.createElement("div"), { id: "tip", hidden: true, role: "status" }));
   const words = document.getElementById("words");
   const all = document.getElementById("all");
   const chosen = document.getElementById("chosen");
   const hidden = new Set();
-  let isolated = null;
-  let pointed = [];
+  const picked = {}; // the layer and the predictor of the gap that were chosen
+  let isolated = []; // families
+  let pointed = null; // the mark that is told of
 
-  // Which families are shown: not of a hidden kind, with all words in schedule or id; and where one is isolated, it and its control.
+  // Which families are shown: not of a hidden kind, with all words in schedule or id; and where some are isolated, they and their controls.
   function show() {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const kept = new Set(), near = new Set();
+    const kept = new Set(), near = new Set(isolated.flatMap((id) => [id, families[id].control]));
     for (const [id, family] of Object.entries(families)) {
       const text = `${id} ${family.schedule}`.toLowerCase();
       if (!hidden.has(family.kind) && wanted.every((word) => text.includes(word))) kept.add(id);
-      if (isolated && (id === isolated || id === families[isolated].control)) near.add(id);
     }
     for (const { mark, of } of marks) {
       const isNear = of.some((id) => near.has(id));
       mark.classList.toggle("near", isNear);
-      mark.classList.toggle("dim", isolated !== null && !isNear);
+      mark.classList.toggle("dim", near.size > 0 && !isNear);
       mark.classList.toggle("hid", !isNear && !of.some((id) => kept.has(id)));
     }
     for (const group of groups) {
       group.classList.toggle("hid", hidden.has(group.dataset.kind));
-      group.classList.toggle("dim", isolated !== null || wanted.length > 0);
+      group.classList.toggle("dim", near.size > 0 || wanted.length > 0);
     }
-    const control = isolated && families[isolated].control !== isolated ? " and its control" : "";
-    chosen.textContent = isolated ? `${isolated}${control}: ${families[isolated].schedule}`
+    chosen.textContent = near.size ? told(near)
       : kept.size < Object.keys(families).length ? `${kept.size} of ${Object.keys(families).length} families` : "";
     all.hidden = !chosen.textContent;
   }
 
-  function isolate(id) {
-    isolated = id && id !== isolated && families[id] ? id : null;
+  function told(near) {
+    const [id] = isolated, one = isolated.length === 1;
+    const control = near.size > isolated.length ? (one ? " and its control" : " and their controls") : "";
+    return `${one ? id : `${isolated.length} families`}${control}: ${families[id].schedule}${one ? "" : ", ..."}`;
+  }
+
+  // A second time the same ones, or none: all are shown again.
+  function isolate(ids) {
+    const known = ids.filter((id) => families[id]);
+    isolated = known.join() === isolated.join() ? [] : known;
     show();
   }
 
@@ -48,7 +56,7 @@
     words.value = "";
     hidden.clear();
     every("[data-hide]").forEach((button) => button.setAttribute("aria-pressed", "true"));
-    isolate(null);
+    isolate([]);
   }
 
   // The mark at a place of the screen; in a plot with points the nearest one within 22 pixels.
@@ -72,15 +80,17 @@
   }
 
   function tell(mark, event) {
-    pointed.forEach((other) => other.classList.remove("pointed"));
-    pointed = mark ? [mark] : [];
+    pointed?.classList.remove("pointed");
+    pointed = mark;
     tip.hidden = !mark;
     if (!mark) return;
     mark.classList.add("pointed");
-    const lines = mark.dataset.say ? [["", mark.dataset.say]] : mark.dataset.f.split(" ").slice(0, 3).flatMap((id) => {
+    const ids = mark.dataset.f?.split(" ") ?? [];
+    const lines = mark.dataset.say ? [["", mark.dataset.say]] : ids.slice(0, 3).flatMap((id) => {
       const family = families[id];
       return family ? [["", family.schedule], ["", id], ...family.facts] : [["", id]];
     });
+    if (ids.length > 3) lines.push(["", `and ${ids.length - 3} more`]);
     tip.replaceChildren(...lines.map(([name, value]) => {
       const line = document.createElement("div");
       if (name) line.append(Object.assign(document.createElement("span"), { textContent: name }));
@@ -92,18 +102,24 @@
     tip.style.top = `${event.clientY + 18 + box.height > innerHeight ? Math.max(4, event.clientY - box.height - 12) : event.clientY + 18}px`;
   }
 
-  // Of the panels that have a layer or a predictor of the gap, those of the one that was chosen; a figure without it keeps what it shows.
+  // Of panels of several layers, or predictors of the gap, those of the ones chosen. A figure that lacks a choice keeps what it shows.
   function choose(what, value) {
-    every(`[data-set="${what}"]`).forEach((button) => button.setAttribute("aria-pressed", button.value === value));
-    for (const root of every(".panels, .answer")) {
-      const panels = every(":scope > [data-layer], :scope > [data-by]", root);
-      if (!panels.some((panel) => panel.dataset[what] === value)) continue;
-      const other = what === "layer" ? "by" : "layer";
-      const now = panels.find((panel) => panel.classList.contains("now") && panel.dataset[other]);
-      for (const panel of panels) {
-        const fits = (key, wanted) => !panel.dataset[key] || !wanted || panel.dataset[key] === wanted;
-        panel.classList.toggle("now", fits(what, value) && fits(other, now?.dataset[other]));
+    picked[what] = value;
+    for (const root of every(".choices, .layers")) {
+      const buttons = every(`[data-set="${what}"]`, root);
+      if (buttons.some((button) => button.value === value)) {
+        buttons.forEach((button) => button.setAttribute("aria-pressed", button.value === value));
       }
+    }
+    for (const root of every(".panels, .answer")) {
+      let shown = every(":scope > [data-layer], :scope > [data-by]", root);
+      const before = shown.filter((panel) => panel.classList.contains("now"));
+      for (const key of ["layer", "by"]) {
+        const there = shown.map((panel) => panel.dataset[key]).filter(Boolean);
+        const wanted = [picked[key], ...before.map((panel) => panel.dataset[key]), there[0]].find((name) => there.includes(name));
+        shown = shown.filter((panel) => !panel.dataset[key] || panel.dataset[key] === wanted);
+      }
+      every(":scope > [data-layer], :scope > [data-by]", root).forEach((panel) => panel.classList.toggle("now", shown.includes(panel)));
     }
   }
 
@@ -119,16 +135,56 @@
     save(new Blob([await new Response(plain).arrayBuffer()], { type: "text/csv" }), link.download.replace(/\.gz$/, ""));
   }
 
+  // The panels that are shown, as they are shown, below each other in one file.
   function saveDrawing(figure) {
-    const shown = every(".panel", figure).find((panel) => panel.offsetParent)?.querySelector("svg");
-    const copy = shown.cloneNode(true);
-    const style = document.createElementNS(copy.namespaceURI, "style");
-    style.textContent = document.getElementById("chart-style").textContent;
-    copy.prepend(style);
-    save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), `${figure.id}.svg`);
+    const panels = every(".panel", figure).filter((panel) => panel.offsetParent);
+    const shown = panels.map((panel) => panel.querySelector("svg")), drawing = shown[0].cloneNode(false);
+    for (const { name } of [...drawing.attributes]) drawing.removeAttribute(name);
+    const add = (name, values) => Object.entries(values).reduce((made, [key, value]) => (made.setAttribute(key, value), made),
+      drawing.appendChild(document.createElementNS(drawing.namespaceURI, name)));
+    add("style", {}).textContent = document.getElementById("chart-style").textContent;
+    add("rect", { class: "paper", width: "100%", height: "100%" });
+    let width = 0, height = 0;
+    for (const one of shown) {
+      const copy = drawing.appendChild(one.cloneNode(true)), box = one.viewBox.baseVal;
+      copy.setAttribute("y", height);
+      [width, height] = [Math.max(width, box.width), height + box.height];
+    }
+    drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    drawing.setAttribute("width", width);
+    drawing.setAttribute("height", height);
+    const layer = panels.length === 1 ? panels[0].dataset.layer : "";
+    const name = layer ? `${figure.id}_${layer.replace(/[^\w.-]/g, "_")}` : figure.id;
+    save(new Blob([new XMLSerializer().serializeToString(drawing)], { type: "image/svg+xml" }), `${name}.svg`);
   }
 
-  document.addEventListener("pointermove", (event) => event.pointerType === "mouse" && tell(markAt(event), event));
+  // A plot is one stop of the Tab key. In it the arrows go from mark to mark, from left to right, and Enter isolates.
+  const plots = every("svg.plot").filter((plot) => plot.querySelector("[data-f], [data-say]"));
+  for (const plot of plots) {
+    plot.tabIndex = 0;
+    plot.setAttribute("role", "application");
+    plot.setAttribute("aria-description", "arrow keys: from mark to mark; Enter: isolate; Escape: all again");
+    plot.addEventListener("keydown", (event) => goTo(plot, event));
+    plot.addEventListener("blur", () => tell(null));
+  }
+
+  function goTo(plot, event) {
+    if (["Enter", " "].includes(event.key) && pointed?.dataset.f) isolate(pointed.dataset.f.split(" "));
+    else {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
+      if (!step) return;
+      const stops = every("[data-f], [data-say]", plot).map((mark) => ({ mark, box: (mark.lastElementChild ?? mark).getBoundingClientRect() }))
+        .filter(({ mark }) => !mark.classList.contains("hid") && !mark.classList.contains("dim"));
+      if (plot.classList.contains("snap")) stops.sort((one, other) => one.box.x + one.box.width / 2 - other.box.x - other.box.width / 2);
+      const now = stops.findIndex(({ mark }) => mark === pointed);
+      const next = stops[now < 0 ? 0 : Math.max(0, Math.min(stops.length - 1, now + step))];
+      if (next) tell(next.mark, { clientX: next.box.x + next.box.width / 2, clientY: next.box.y + next.box.height / 2 });
+    }
+    event.preventDefault();
+  }
+
+  document.addEventListener("pointermove", (event) => event.pointerType !== "touch" && tell(markAt(event), event));
+  document.documentElement.addEventListener("pointerleave", () => tell(null));
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button"), link = event.target.closest("a.data");
     if (link && window.DecompressionStream) { event.preventDefault(); giveData(link); return; }
@@ -139,15 +195,17 @@
       show();
     } else if (button === all) clear();
     else if (button?.classList.contains("save")) saveDrawing(button.closest("figure"));
-    else if (!button && event.target.closest("svg")) {
+    else if (event.target.closest("svg.plot") && getSelection().isCollapsed) { // not where words of it were selected
       const mark = markAt(event);
       tell(mark, event);
-      if (!mark || mark.dataset.f) isolate(mark && mark.dataset.f.split(" ")[0]);
+      if (!mark || mark.dataset.f) isolate(mark?.dataset.f.split(" ") ?? []);
     }
   });
-  document.addEventListener("keydown", (event) => event.key === "Escape" && (tell(null), clear()));
-  addEventListener("scroll", () => tell(null), { passive: true });
-  addEventListener("beforeprint", () => every(".answer details").forEach((one) => { one.open = true; }));
-  words?.addEventListener("input", show);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && (tell(null), clear()));
+  addEventListener("scroll", () => tell(null), { passive: true, capture: true });
+  const unfolded = [];
+  addEventListener("beforeprint", () => unfolded.push(...every(".answer details:not([open])")) && unfolded.forEach((one) => { one.open = true; }));
+  addEventListener("afterprint", () => unfolded.splice(0).forEach((one) => { one.open = false; }));
+  words.addEventListener("input", show);
   every(".save").forEach((button) => { button.hidden = false; });
 })();

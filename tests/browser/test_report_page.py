@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -9,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import tables
 from analysis.analyse import analyse
 from analysis.storage import Store
-from tests.analysis.conftest import make_rows, write_sweep
+from tests.analysis.conftest import write_sweep
+from tests.browser.made_up import SMALL, THOUSAND, write_without_measurement
 
-QUICK = {"num_permutations": 99, "num_dispersion_permutations": 99}
 CENTRAL = "#gap_against_spread .panel.now"
 SECTIONS = "[...document.querySelectorAll('section')].map((s) => s.innerText.split('\\n').slice(1).join(' ').trim())"
 STRESSED = "t000000000008"  # the second tree's first stressed family, from t000000000007
@@ -24,7 +24,7 @@ def written(folder: Path, num_dispersion_permutations: int = 99, **options: obje
     """The report of a synthetic sweep."""
     store = Store(folder)
     write_sweep(store, **options)
-    permutations = QUICK | {"num_dispersion_permutations": num_dispersion_permutations}
+    permutations = SMALL | {"num_dispersion_permutations": num_dispersion_permutations}
     analyse(store, ("cka",), name="results/<i>sweep</i>", **permutations)
     return folder / "report.html"
 
@@ -98,19 +98,131 @@ def test_a_layer_and_a_reading_are_chosen_everywhere_at_once(opened, report):
     assert page.value("document.querySelector('.answer > .now').dataset.by") == "test_error"
 
 
-def test_data_and_drawing_can_be_saved(opened, report, tmp_path):
-    page = opened(report)
-    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    page.press("#gap_against_spread a.data")
-    page.press("#gap_against_spread .save")
+def saved(page, button: str, file: Path) -> bytes:
+    """What a button has the browser download; the file is removed again."""
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(file.parent))
+    page.press(button)
     end = time.monotonic() + 20
-    files = tmp_path / "gap_against_spread.csv", tmp_path / "gap_against_spread.svg"
-    while not all(file.exists() for file in files) and time.monotonic() < end:
-        time.sleep(0.1)
-    rows = pd.read_csv(files[0])
+    while not file.exists():
+        assert time.monotonic() < end, list(file.parent.iterdir())
+        time.sleep(0.05)
+    found = file.read_bytes()
+    file.unlink()
+    return found
+
+
+def test_data_can_be_saved(opened, report, tmp_path):
+    rows = pd.read_csv(io.BytesIO(saved(opened(report), "#gap_against_spread a.data", tmp_path / "gap_against_spread.csv")))
     assert len(rows) == 42 * 2
     assert {"spread", "spread_se", "gap_accuracy", "gap_accuracy_se", "schedule"} <= set(rows)
-    assert "--activation" in files[1].read_text()
+
+
+def test_a_drawing_is_saved_as_it_is_shown(opened, report, tmp_path):
+    """With what is hidden left out, all panels that are shown, and the same if asked twice."""
+    page = opened(report)
+    page.press("[data-hide=loss]")
+    layer = page.value(f"document.querySelector('{CENTRAL}').dataset.layer")
+    one, both = tmp_path / f"gap_against_spread_{layer}.svg", tmp_path / "network_map.svg"
+    first, again = (saved(page, "#gap_against_spread .save", one) for _ in range(2))
+    assert first == again
+    one.write_bytes(first)
+    both.write_bytes(saved(page, "#network_map .save", both))  # both layers beside each other, on a wide screen
+    shown = "[...document.querySelectorAll('[data-f]')].filter((mark) => getComputedStyle(mark).display !== 'none').length"
+    assert opened(one).value(shown) == 42 - 12
+    drawn = opened(both)
+    assert drawn.value(shown) == 2 * (42 - 12)
+    assert drawn.value("[...document.querySelectorAll('svg > svg')].map((one) => one.getAttribute('y'))") == ["0", "470"]
+
+
+def test_keys_do_what_the_mouse_does(opened, report):
+    page = opened(report)
+
+    def key(name: str) -> None:
+        page.call("Input.dispatchKeyEvent", type="keyDown", key=name)
+
+    def told() -> str:
+        return page.value("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+
+    page.value(f"document.querySelector('{CENTRAL} svg').focus()")
+    assert page.value(f"document.activeElement === document.querySelector('{CENTRAL} svg')")
+    assert told() == ""
+    key("ArrowRight")
+    first = told()
+    assert "spread in block1" in first
+    key("ArrowRight")
+    assert told() not in ("", first)
+    key("ArrowLeft")
+    assert told() == first
+    key("End")
+    key("ArrowRight")
+    last = told()
+    assert last not in ("", first)
+    places = page.value(
+        f"[...document.querySelectorAll('{CENTRAL} .point')].map((p) => [p.closest('[data-f]').classList.contains('pointed'), "
+        "p.getBoundingClientRect().x])"
+    )
+    assert max(places, key=lambda place: place[1])[0], "the last one is the one furthest to the right"
+    key("Enter")
+    assert page.count(f"{CENTRAL} [data-f]:not(.dim)") <= 2
+    key("Escape")
+    assert page.count(".dim") == 0
+    assert told() == ""
+
+
+def test_a_choice_that_a_figure_lacks_leaves_it_as_it_is(opened, report):
+    """No figure goes blank, and its own buttons say what it shows."""
+    page = opened(report)
+    shown = "[...document.querySelectorAll('#ID .panel.now')].map((p) => [p.dataset.layer, p.dataset.by ?? ''])"
+    central, beside = shown.replace("ID", "gap_against_spread"), shown.replace("ID", "network_map")
+    pressed = "[...document.querySelectorAll('#network_map [data-set=layer][aria-pressed=true]')].map((b) => b.value)"
+    before = page.value(central)[0][0]
+    other = "block1" if before == "block2" else "block2"
+    page.value(
+        f"(() => {{ for (const gone of ['#gap_against_spread .panel[data-layer={other}][data-by=test_error]', "
+        f"'#network_map .panel[data-layer={other}]', '#network_map [value={other}]']) document.querySelector(gone).remove(); }})()"
+    )
+    page.press("[data-set=by][value=test_error]")
+    page.press(f".now .layers button[value={other}]")
+    assert page.value(central) == [[other, "gap_accuracy"]]  # the only panel of that layer
+    assert page.value(beside) == [[before, ""]]
+    assert page.value(pressed) == [before]
+    page.press(f".now .layers button[value={before}]")
+    assert page.value(central) == [[before, "test_error"]]
+
+
+def test_selecting_words_of_a_plot_isolates_nothing(opened, report):
+    page = opened(report)
+    page.press(f"{CENTRAL} [data-f={STRESSED}] .point")
+    x, y = page.middle(f"{CENTRAL} text.title")
+    for kind, dx in (("mousePressed", -15), ("mouseMoved", 15), ("mouseReleased", 15)):
+        page.call("Input.dispatchMouseEvent", type=kind, x=x + dx, y=y, button="left", buttons=1, clickCount=1)
+    assert page.value("getSelection().toString()") != ""
+    assert page.count(f"{CENTRAL} .near") == 2  # as before
+
+
+def test_a_cell_of_several_families_isolates_all_of_them(opened, report):
+    page = opened(report)
+    cell = "#gap_and_spread_by_swap .panel.now .cell:not(:first-of-type)"
+    two = f"t000000000001 {STRESSED}"
+    page.value(f"document.querySelector({cell!r}).setAttribute('data-f', {two!r})")
+    page.press(f"{cell} rect")
+    assert page.count(f"{CENTRAL} .near") == 4
+    assert "2 families and their controls" in page.value("document.getElementById('chosen').textContent")
+    page.press(f"{cell} rect")
+    assert page.count(".dim") == 0
+
+
+def test_a_link_leads_to_a_heading_that_is_seen_and_nothing_moves_by_itself(opened, report):
+    page = opened(report)
+    page.press("nav a[href='#the-map-of-all-networks']")
+    page.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    top, bar = page.value(
+        "['#the-map-of-all-networks h2', '#bar'].map((one) => document.querySelector(one).getBoundingClientRect())"
+        ".map((box, index) => index ? box.bottom : box.top)"
+    )
+    assert bar <= top < 200
+    moving = "[...document.querySelectorAll('*')].map((one) => getComputedStyle(one)).filter((s) => s.transitionDuration !== '0s' || "
+    assert page.value(f"{moving}s.animationName !== 'none' || s.scrollBehavior !== 'auto').length") == 0
 
 
 @pytest.mark.parametrize("options", [{"width": 390, "height": 844, "phone": True}, {"dark": True}, {"width": 800, "media": "print"}])
@@ -133,6 +245,8 @@ def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
     assert "undecided\n\nNo layer could be tested" in text
     assert "The question declared beforehand" in text
     assert "3 families failed" in text
+    assert "0 families done of 3, 3 failed." in text
+    assert page.value("document.getElementById('bar').offsetParent") is None  # there is nothing to choose from
     assert "<b>no & such data</b>" in text
     assert page.count("section") == page.count("section h2")
     assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
@@ -140,10 +254,8 @@ def test_a_sweep_of_failures_only_says_so(opened, tmp_path):
 
 def test_a_sweep_without_any_measurement_says_why_each_section_is_empty(opened, tmp_path):
     store = Store(tmp_path)
-    row = {"schedule": "0:relu/cross_entropy", "swapped": "none", "num_swaps": 0, "status": "done", "num_replicas": 2, "base": "b"}
-    trial = "t000000000000"
-    tables.write(store, "trials", trial, make_rows("trials", 1, trial=trial, control=trial, **row))
-    analyse(store, ("cka",), **QUICK)
+    write_without_measurement(store)
+    analyse(store, ("cka",), **SMALL)
     page = opened(tmp_path / "report.html")
     assert page.count("figure") == 0
     assert [text for text in page.value(SECTIONS) if len(text) <= 15] == []
@@ -152,7 +264,7 @@ def test_a_sweep_without_any_measurement_says_why_each_section_is_empty(opened, 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # minutes of analysis before seconds of page
 def test_a_thousand_families_are_painted_within_two_seconds(opened, tmp_path):
-    page = opened(written(tmp_path, 3, num_families=1001, num_replicas=2, num_samples=8, widths=(4, 4, 4, 4)))
+    page = opened(written(tmp_path, 3, **THOUSAND))
     assert page.count(f"{CENTRAL} [data-f]") == 1001
     assert page.first_paint_s() < 2
     page.press(f"{CENTRAL} [data-f={STRESSED}] .point")

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from analysis import tables
+from analysis.claims import FOLDER as CLAIMS
 from analysis.metrics import metrics
 from analysis.storage import TEMPORARY_FOLDER, Store
-from sweep.claim import FOLDER as CLAIMS
 from sweep.config import load
 from sweep.damage import damaged
 from sweep.plan import make_plan

@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from analysis import tables
+from analysis.claims import FOLDER as CLAIMS
 from analysis.storage import Store
-from sweep.claim import FOLDER as CLAIMS
 from sweep.config import load
 from tests.chaos.checks import Refuted, as_undisturbed, unchanged
 from tests.hosts.lab import Lab

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from analysis import claims
+from analysis.claims import FOLDER
 from analysis.storage import Store
 from sweep import claim
-from sweep.claim import FOLDER, claimed
+from sweep.claim import claimed
 from sweep.config import ConfigError
 from tests.aws import REGION, emulated
 
@@ -61,14 +63,14 @@ def refused(store: Store) -> str:
     return str(caught.value)
 
 
-def claims(store: Store) -> list[str]:
+def names(store: Store) -> list[str]:
     return store.names(FOLDER)
 
 
 def pretend(store: Store, age_s: float = 0.0, **changes: object) -> str:
     """The claim of a driver that is not there, as old as that by the store's clock."""
     name = f"{FOLDER}/other.json"
-    store.write(name, json.dumps({**claim._this_process(), "host": "elsewhere", "since": "2026-11-21 10:00:00", **changes}).encode())
+    store.write(name, json.dumps({**claims.this_process(), "host": "elsewhere", "since": "2026-11-21 10:00:00", **changes}).encode())
     if age_s:
         then = time.time() - age_s
         os.utime(store.path(name), (then, then))
@@ -81,14 +83,14 @@ def test_a_second_driver_is_refused_by_name_until_the_first_ends(place, holder):
     assert message.startswith(f"{store.root}: these results are being written by process {holder.pid} on ")
     assert f"stop it (kill {holder.pid} there)" in message
     assert "\n" not in message
-    assert len(claims(store)) == 1
+    assert len(names(store)) == 1
     holder.kill()  # and not waited for: it is a zombie, whose id is still taken
-    while claim._started(holder.pid) is not None:
+    while claims._started(holder.pid) is not None:
         time.sleep(0.01)
     with claimed(store, Console()):
-        assert len(claims(store)) == 1, "the claim of the dead is put aside"
+        assert len(names(store)) == 1, "the claim of the dead is put aside"
         assert "written by process" in refused(store), "nor twice in one process"
-    assert claims(store) == []
+    assert names(store) == []
 
 
 def test_of_many_that_start_at_once_never_two_hold_and_one_does(place):
@@ -123,7 +125,7 @@ def test_of_many_that_start_at_once_never_two_hold_and_one_does(place):
 def test_a_process_of_the_same_id_started_later_is_another(store):
     pretend(store, started="1")
     with claimed(store, Console()):
-        assert len(claims(store)) == 1
+        assert len(names(store)) == 1
 
 
 def test_a_clock_that_jumps_steals_nothing_on_the_same_host(store):
@@ -149,17 +151,17 @@ def test_elsewhere_a_claim_lives_as_long_as_it_is_written_anew(store, monkeypatc
         refused(store),
     )
     monkeypatch.setattr(claim, "BEAT_S", 0.2)
-    name = pretend(store, machine="another", age_s=claim.SILENT_S + 60)
+    name = pretend(store, machine="another", age_s=claims.SILENT_S + 60)
     ended = threading.Event()
     jumped = threading.Thread(target=lambda: ended.wait(0.1) or store.write(name, store.read(name)))
     jumped.start()  # the store's clock had jumped: the claim is written anew while it is watched
     assert "elsewhere" in refused(store)
     assert "it does give one" in capsys.readouterr().out
     jumped.join()
-    pretend(store, machine="another", age_s=claim.SILENT_S + 60)
+    pretend(store, machine="another", age_s=claims.SILENT_S + 60)
     with claimed(store, Console()):
-        assert claims(store) != ["other.json"]
-        assert len(claims(store)) == 1
+        assert names(store) != ["other.json"]
+        assert len(names(store)) == 1
     told = " ".join(capsys.readouterr().out.split())
     assert "on elsewhere, since 2026-11-21 10:00:00 UTC, which gave no sign of life for 6 min 00 s; watching for one" in told
     assert "it is taken to be dead, and this run takes over" in told
@@ -185,10 +187,10 @@ def test_a_driver_whose_claim_was_put_aside_stops(store, monkeypatch, capsys):
 
     def drive():
         with claimed(store, Console(stderr=True)):
-            (name,) = claims(store)
-            before = claim._times(store)[f"{FOLDER}/{name}"]
+            (name,) = names(store)
+            before = claims.times(store)[f"{FOLDER}/{name}"]
             time.sleep(0.5)
-            assert claim._times(store)[f"{FOLDER}/{name}"] > before
+            assert claims.times(store)[f"{FOLDER}/{name}"] > before
             store.delete(f"{FOLDER}/{name}")
             time.sleep(5)
 

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,17 +231,17 @@ def test_keys_are_those_of_the_sweep_file():
     assert len(set(found)) == len(found)
 
 
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        ("sweep fai", "failures"),
-        ("sweep run --qu", "--quiet"),
-        ("sweep plan --config breast", "breastmnist"),
-        ("sweep plan --config my", "my.yaml"),
-        ("sweep run --config quick --set training.repl", "training.replicas="),
-        ("sweep completion z", "zsh"),
-    ],
-)
+COMPLETED = [
+    ("sweep fai", "failures"),
+    ("sweep run --qu", "--quiet"),
+    ("sweep plan --config breast", "breastmnist"),
+    ("sweep plan --config my", "my.yaml"),
+    ("sweep run --config quick --set training.repl", "training.replicas="),
+    ("sweep completion z", "zsh"),
+]
+
+
+@pytest.mark.parametrize(("words", "wanted"), COMPLETED)
 def test_bash_completes(folder, words, wanted):
     """By the script itself, in a bash."""
     pytest.importorskip("shtab")
@@ -251,11 +252,28 @@ def test_bash_completes(folder, words, wanted):
     assert done.stdout.split() == [wanted]
 
 
-def test_zsh_gets_a_script_of_its_own():
+def test_zsh_completes(folder):
+    """By the script itself where the documentation puts it, in a zsh that is typed to: a Tab, then a key that shows the line."""
     pytest.importorskip("shtab")
-    found = script("zsh")
-    assert found.startswith("#compdef sweep")
-    assert "_sweep_keys" in found
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh on PATH")
+    (folder / "_sweep").write_text(script("zsh"))
+    begin = 'fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D; show() { print -r -- "<$BUFFER>"; BUFFER= }; '
+    typed = f"{begin}zle -N show; bindkey '^X' show; print rea''dy\n", *(f"{words}\t\x18" for words, _ in COMPLETED)
+    ours, theirs = pty.openpty()
+    given = environment(TERM="dumb", COLUMNS="200")
+    with subprocess.Popen(["zsh", "-f", "-i"], cwd=folder, env=given, stdin=theirs, stdout=theirs, stderr=theirs) as shell:
+        os.close(theirs)
+        said = ""
+        for keys_typed, end in zip(typed, ("ready\r", *[">\r"] * len(COMPLETED)), strict=True):
+            os.write(ours, keys_typed.encode())
+            before = len(said)
+            while end not in said[before:]:
+                said += os.read(ours, 10_000).decode(errors="replace")
+        shell.kill()
+    os.close(ours)
+    lines = [line.strip() for line in re.findall("<(sweep .*?)>\r", said)]
+    assert lines == [f"{words.rpartition(' ')[0]} {wanted}" for words, wanted in COMPLETED]
 
 
 def test_a_missing_shtab_is_named(monkeypatch, capsys):

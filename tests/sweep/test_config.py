@@ -1,10 +1,12 @@
 """Every wrong input gives one message that names the file and key, the value, what is allowed, and the nearest valid name."""
 
 import json
+import math
 import re
 from itertools import combinations, product
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from analysis.measures.ornstein_uhlenbeck import MIN_TIMES
@@ -71,6 +73,13 @@ def test_overrides_are_yaml():
         (["probes.hull={poolling: mean}"], r"probes\.hull\.poolling: unknown key; did you mean 'pooling'\? allowed: layers, pooling"),
         (["probes.hull={layers: [blok1]}"], r"probes\.hull\.layers: unknown layer 'blok1'; did you mean 'block1'\?"),
         (["probes.stitching={step: 3}"], r"probes\.stitching\.step: unknown key; did you mean 'steps'\? allowed: layers, steps"),
+        (["model.widths=[8, 99999999999999999999999]"], r"model\.widths\[1\]: 9{23} is refused: .*less than or equal to 65536"),
+        (["training.replicas=99999999999999999999999"], r"training\.replicas: 9{23} is refused: .*less than or equal to 32767"),
+        (["training.batch_size=99999999999999999999999"], r"training\.batch_size: 9{23} is refused; whole numbers .* to 4294967295"),
+        (["probes.epochs=[99999999999999999999999]"], r"probes\.epochs: 9{23} is refused; whole numbers .* to 4294967295"),
+        (["space.schedules=[[[99999999999999999999999, relu, focal]]]"], r"space\.schedules: 9{23} is refused; whole numbers"),
+        (["space.recipe={training.batch_size: [99999999999999999999999]}"], r"space\.recipe\.training\.batch_size: 9{23} is refused"),
+        (["space.recipe={training.batch_size: {low: 8, high: 99999999999999999999999}}"], r"space\.recipe\.training\.batch_size\S*: 9{23}"),
         (["training.epochs=99999999999999999999999"], r"training\.epochs: 9{23} is refused: input should be less than or equal to 1000000"),
         (["space.activations=[ReLU]"], r"space\.activations: unknown activation 'ReLU'; did you mean 'relu'\?"),
         (["trainnig.replicas=4"], r"trainnig: unknown key; did you mean 'training'\?"),
@@ -373,6 +382,21 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     config = attempt(tmp_path, overrides=[f"storage.path={tmp_path}/file"])
     with pytest.raises(ConfigError, match=r"storage\.path: .*cannot be written"):
         check_here(config, results_store(config), "my.yaml")
+
+
+def test_a_network_for_which_there_is_no_memory_is_refused(monkeypatch):
+    """As torch says it of one of 154 GB; here of a smaller one, where that much would be there."""
+    config, source = load("quick", ["model.widths=[65536, 65536]"])
+    empty = torch.empty
+
+    def full(*size, **options):
+        if math.prod(size[0] if size and isinstance(size[0], tuple) else size) > 2**30:
+            raise RuntimeError("can't allocate memory: you tried to allocate 154618822656 bytes\nand more")
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(ConfigError, match=r"^recipe quick with --set: model: 'cnn' cannot be built: can't allocate memory.*bytes$"):
+        check(config, source)
 
 
 @pytest.mark.parametrize(

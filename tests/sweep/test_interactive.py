@@ -141,6 +141,45 @@ def test_a_tutorial_from_a_question_to_a_figure(tmp_path):
     assert trials["status"].tolist() == ["done"] * 16
 
 
+IN_A_NOTEBOOK = """
+import json
+from types import SimpleNamespace as Some
+from sweep.log import RunLog
+from sweep.notebook import Bar, in_notebook
+from sweep.progress import ProgressLine
+
+families = [f"t{number}" for number in range(3)]
+plan = Some(remaining={name: Some(start_epoch=0) for name in families}, label=lambda name: "relu < tanh")
+searcher = Some(plan=plan, epochs_to_train=6, num_unproposed=0, running=[], failed=[], reasons={})
+console = RunLog(bar=Bar() if in_notebook() else None, force_jupyter=False)
+told = {"num_images": 8, "epoch": 2, "num_diverged": 0, "train_accuracy": 0.9, "test_accuracy": 0.8, "seconds": 1.0}
+with ProgressLine(searcher, console) as progress:
+    for name in families:
+        trial = Some(config={"trial": name})
+        progress.on_trial_result(0, [], trial, {"status": "done", "report": json.dumps(told)})
+    progress.on_trial_result(0, [], trial, {"status": "failed", "error": "on purpose"})
+print(console._kept.file.getvalue().count("test 0.800"), "lines are kept")
+"""
+
+
+def test_a_notebook_gets_one_bar_that_is_replaced_and_what_went_wrong(tmp_path):
+    """In a real kernel: no line per family, and the bar's last state."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    cell = nbformat.v4.new_code_cell(IN_A_NOTEBOOK)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (bar,) = [output["data"] for output in cell.outputs if output["output_type"] == "display_data"]
+    assert bar["text/plain"].startswith("3 of 3 families done, 0 running")
+    assert '<progress value="1.0000" max="1"></progress> 3 of 3' in bar["text/html"]
+    said = "".join(output["text"] for output in cell.outputs if output["output_type"] == "stream" and output["name"] == "stdout")
+    assert "failed: on purpose" in said
+    assert "test 0.800" not in said
+    assert "3 lines are kept" in said
+
+
 def test_an_outlook_of_nothing_left_has_no_costs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = sweep.Sweep.from_recipe("quick", training__replicas=2).plan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from analysis import claims
 from analysis import watch as watching
 from analysis.reading import Unreadable
 from analysis.storage import Store
 from analysis.verdict import Verdict
-from analysis.watch import Superseded, is_running, watch
+from analysis.watch import Superseded, is_analysed_by_its_run, is_unended, watch
 from sweep.log import LOGS
 
 ROOT = Path(__file__).parents[2]
+CLAIM = f"{claims.FOLDER}/one.json"
 
 
 def test_the_folder_of_logs_is_one():
@@ -32,9 +35,15 @@ def finish(store: Store, trial: str) -> None:
 def running(store, monkeypatch) -> Store:
     """A sweep whose run has begun, which analyses for itself."""
     store.write("logs/r20260101t000000000000.log", b"")
+    store.write(CLAIM, json.dumps(claims.this_process()).encode())
     finish(store, "t1")
     monkeypatch.setattr(watching, "is_analysed_by_its_run", lambda store: True)
     return store
+
+
+def kill(store: Store) -> None:
+    """The claim stays, its process does not."""
+    store.write(CLAIM, json.dumps({**claims.this_process(), "started": "1"}).encode())
 
 
 def end(store: Store) -> None:
@@ -48,13 +57,53 @@ def script(store: Store, *steps):
 
 
 def test_a_run_that_has_a_row_has_ended(store):
-    assert not is_running(store)
+    assert not is_unended(store)
     store.write("logs/r20260101t000000000000.log", b"")
-    assert is_running(store)
+    assert is_unended(store)
     end(store)
-    assert not is_running(store)
+    assert not is_unended(store)
     store.write("logs/r20260102t000000000000.log", b"")  # run again
-    assert is_running(store)
+    assert is_unended(store)
+
+
+def test_a_run_that_is_killed_has_ended_without_an_end(running, monkeypatch):
+    monkeypatch.setattr(watching, "is_analysed_by_its_run", is_analysed_by_its_run)
+    said, calls = [], []
+
+    def analyse(before_writing):
+        before_writing()
+        calls.append(len(running.names("trials")))
+        return Verdict("undecided", "", 0)
+
+    def kill_after_more(store):
+        finish(store, "t2")
+        kill(store)
+
+    watch(running, analyse, said.append, 1, script(running, kill_after_more))
+    assert calls == [1, 2]
+    assert said[2].startswith(
+        "the run has ended without an end: it was killed, or stopped by a fault. To go on: python -m sweep.run --config "
+    )
+    assert "2 families: undecided" in said[3]
+    watch(running, analyse, said.append, 1, None)  # and when asked later
+    assert "without an end" in said[4]
+    running.delete(CLAIM)  # as a traceback leaves it
+    watch(running, analyse, said.append, 1, None)
+    assert "without an end" in said[6]
+
+
+def test_a_driver_elsewhere_lives_as_long_as_it_is_seen_to_write_its_claim_anew(running):
+    now = [0.0]
+    drivers = claims.Drivers(running, clock=lambda: now[0])
+    running.write(CLAIM, json.dumps({**claims.this_process(), "machine": "another"}).encode())
+    path, expected = running.path(CLAIM), {0: True, 299: True, 301: False}
+    for at, alive in expected.items():
+        now[0] = float(at)
+        assert drivers.is_one_alive() == alive, at
+    os.utime(path, (1, 1))  # by a clock that jumped: all that counts is that it changed
+    assert drivers.is_one_alive()
+    now[0] = 700.0
+    assert not drivers.is_one_alive()
 
 
 def test_it_analyses_when_families_have_finished_and_ends_with_the_run(running):
