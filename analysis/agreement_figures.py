@@ -63,15 +63,16 @@ def agreement_curves(table: pd.DataFrame, chosen: pd.DataFrame) -> Drawing | Non
         panel.fill_between(x, y["lower_bound"], y["tpa"], facecolor="none", edgecolor="#0072B2", hatch="////", linewidth=0, alpha=0.25)
         panel.fill_between(x, y["tpa_low"], y["tpa_high"], color="#0072B2", alpha=0.2, linewidth=0)
         panel.plot(x, y["accuracy"], color="#777777", linewidth=1.2)
-        panel.plot(x, y["tpa"], color="#0072B2", linewidth=2)
+        panel.plot(x, y["tpa"], color="#0072B2", marker="o", markersize=3, linewidth=2)
         panel.plot(x, y["lower_bound"], color="#0072B2", linestyle=":", linewidth=1.5)
         panel.plot(x, y["independence"], color="#D55E00", linestyle="--", linewidth=1.5)
         panel.plot(x, y["null_within_mean"], color="#009E73", linestyle="-.", linewidth=1.5)
         panel.set_ylim(-0.02, 1.02)
+        panel.set_ylabel("share of the images", fontsize=9)
         panel.set_title(title, fontsize=9, color=INK, loc="left")
         panel.set_xlabel("epoch", fontsize=9)
     lines: list[tuple[str, str, Any]] = [
-        ("TPA, 95 % interval", "#0072B2", "-"),
+        ("agreement (TPA), 95 % interval", "#0072B2", "-"),
         ("its lower bound", "#0072B2", ":"),
         ("independent networks", "#D55E00", "--"),
         ("permuted within classes", "#009E73", "-."),
@@ -171,7 +172,7 @@ def across_architectures(table: pd.DataFrame, split: str = "test") -> Drawing | 
         lines = _lines(panel, here, "level", ["within", "within_other", "other_seeds"])
         drawn.append(lines.assign(architecture=one, other_architecture=other))
         panel.set_title(f"{one} / {other}, {split}", fontsize=9, color=INK, loc="left")
-        panel.set_xlabel("accuracy reached", fontsize=9)
+        panel.set_xlabel("accuracy reached (fraction)", fontsize=9)
         panel.set_ylabel("Cohen's kappa of right against wrong", fontsize=9)
     names = {"within": "two of the first", "within_other": "two of the second", "other_seeds": "one of each"}
     title = "Agreement across architectures at equal accuracy: means over schedules ±1 standard error"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import agreement_figures
 from analysis.agreement import across, agreements, recorded_families
-from analysis.drawing import charts
+from analysis.drawing import Drawing, charts
 from analysis.examples import at_swaps, bounds, examples
 from analysis.html import interval, number
 from analysis.predictions import loader
@@ -57,24 +57,29 @@ def agree(asked: Asked) -> Found:
             "Agreement across architectures",
             "Where the line of one of each comes near the others, architectures learn the same examples.",
             "Cohen's kappa of being right on test images, of two networks of one architecture and of one of each, when each has just "
-            "reached an accuracy. Means over the schedules of controls, ±1 standard error over controls; their number is in the data.",
+            "reached an accuracy. Means over the schedules of controls, ±1 standard error over controls; their number is in the data. "
+            "Accuracies passed between two evaluations have what the later one shows.",
         ),
     }
     shown = [(_controls(table), _controls_caption(table)), *_swapped(between, swaps), *_architectures(between)]
     return Found(
         TITLE,
-        [*_agreement_lines(table), *_swap_lines(between, swaps), *_architecture_lines(between), *not_over_epochs(table)],
+        [
+            *_agreement_lines(table),
+            *_swap_lines(between, swaps),
+            *_architecture_lines(between),
+            *_not_drawn(between, drawn["agreement_with_control"][0]),
+        ],
         {"agreement": table, "agreement_across": between, "agreement_at_swap": swaps, "examples": examples(trials, load)},
         [one for one in shown if len(one[0])],
         charts=charts(drawn),
     )
 
 
-def not_over_epochs(table: pd.DataFrame) -> list[str]:
-    """Why nothing is drawn over epochs, where a line would be a point. Of a table with columns trial, moment and epoch."""
-    num_epochs = table[table["moment"] == "epoch"].groupby("trial")["epoch"].nunique().max()
-    told = "Not drawn over epochs: networks were evaluated at one epoch only, beside the swaps (probes.evaluate_every)."
-    return [told] if num_epochs == 1 else []
+def _not_drawn(between: pd.DataFrame, drawing: Drawing | None) -> list[str]:
+    if drawing is not None or not (between["comparison"] == "control").any():
+        return []
+    return ["Agreement across the swap is not drawn: fewer than two epochs since a swap were evaluated (probes.evaluate_every)."]
 
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from analysis.chart import Chart, Panel
@@ -22,6 +24,8 @@ from analysis.inline import Part, parts
 MAX_SVG_BYTES = 1_000_000  # of a drawing; beyond, its marks are a bitmap
 DPI = 150  # of PNGs and of marks as a bitmap
 _ROOM_PT = 2.0
+_KEY_PT = 15.0  # high
+_OTHER_FONT = 0.1  # how much wider the page's font may be than that of the PNG
 _SETTINGS = threading.Lock()  # matplotlib's are global
 
 
@@ -42,21 +46,35 @@ class Drawing:
     def chart(self, name: str, title: str, sees: str, caption: str) -> Chart:
         """As a chart of this name: `sees` says what to see, `caption` the estimator, n and interval."""
         png = self.png()
-        self.figure.set_layout_engine("none")  # what follows must not move what the boxes below are around
+        self.figure.set_layout_engine("none")  # what follows must not move what the PNG has
         self.figure.set_dpi(72)  # a pixel is a point, as in SVG
-        self.figure.draw_without_rendering()  # the key lies where it was drawn last
-        wanted = self._panels() if self.panels else [self._sheet()]
-        num_panels = len(wanted)
-        wanted += self._key()
+        if not self.panels:
+            for text in self.figure.texts:  # the title, which the page has
+                text.set_visible(False)
+        self._name_groups()
         svg = self._svg()
+        drawn = self._panels() if self.panels else [Part(["sheet"], self._around(), "pictures", "plot wide")]
         if self.panels and len(svg) > MAX_SVG_BYTES:
             for panel in self.panels:
                 for mark in (*panel.lines, *panel.collections):
                     mark.set_rasterized(True)
-            wanted = [Part(part.ids, part.box, part.label, f"{part.css} marks") for part in wanted]
+            drawn = [replace(part, css="plot marks") for part in drawn]
             svg = self._svg()
-        found = parts(svg, wanted, name)
-        return Chart(name, title, sees, caption, [Panel(one) for one in found[:num_panels]], self.rows, key=found[num_panels:], png=png)
+        found = parts(svg, drawn + self._key(), name)
+        panels, key = [Panel(one) for one in found[: len(drawn)]], found[len(drawn) :]
+        return Chart(name, title, sees, caption, panels, self.rows, key=key, png=png)
+
+    def _name_groups(self) -> None:
+        self.figure.set_gid("sheet")
+        for index, panel in enumerate(self.panels):
+            panel.set_gid(f"panel-{index}")
+        for index, (mark, text) in enumerate(self._entries()):
+            mark.set_gid(f"mark-{index}")
+            text.set_gid(f"label-{index}")
+
+    def _entries(self) -> Iterable[tuple[Artist, Text]]:
+        for legend in self.figure.legends:
+            yield from ((mark, text) for mark, text in zip(legend.legend_handles, legend.get_texts(), strict=True) if mark is not None)
 
     def _svg(self) -> bytes:
         sink = io.BytesIO()
@@ -74,31 +92,22 @@ class Drawing:
         right, high = (max(getattr(a, end) - getattr(i, end) for i, a in zip(inside, around, strict=True)) for end in ("x1", "y1"))
         found = []
         for index, (panel, box) in enumerate(zip(self.panels, inside, strict=True)):
-            panel.set_gid(f"panel-{index}")
             whole = Bbox.from_extents(box.x0 - left, box.y0 - low, box.x1 + right, box.y1 + high)
             label = ": ".join(filter(None, [panel.get_title("left"), panel.get_ylabel(), panel.get_xlabel()])).replace("\n", " ")
             found.append(Part([f"panel-{index}"], whole.padded(_ROOM_PT), label))
         return found
 
-    def _sheet(self) -> Part:
-        """The figure without its title, which the page has."""
-        for text in self.figure.texts:
-            text.set_visible(False)
-        box = self.figure.get_tightbbox()
-        self.figure.set_gid("sheet")
-        return Part(["sheet"], Bbox(box.get_points() * 72).padded(_ROOM_PT), "pictures", "plot wide")
+    def _around(self) -> Bbox:
+        return Bbox(self.figure.get_tightbbox().get_points() * 72).padded(_ROOM_PT)
 
     def _key(self) -> list[Part]:
-        """A mark and its label each."""
+        """A mark and its label each, all of one height. They lie where they were drawn last."""
         found = []
-        for legend in self.figure.legends:
-            for index, (mark, text) in enumerate(zip(legend.legend_handles, legend.get_texts(), strict=True)):
-                if mark is None:
-                    continue
-                mark.set_gid(f"mark-{index}")
-                text.set_gid(f"label-{index}")
-                box = Bbox.union([mark.get_window_extent(), text.get_window_extent()])
-                found.append(Part([f"mark-{index}", f"label-{index}"], box.padded(2 * _ROOM_PT, _ROOM_PT), text.get_text(), "key"))
+        for index, (mark, text) in enumerate(self._entries()):
+            start, end = mark.get_window_extent(), text.get_window_extent()
+            middle, right = (start.y0 + start.y1) / 2, end.x1 + _OTHER_FONT * end.width
+            box = Bbox.from_extents(start.x0 - _ROOM_PT, middle - _KEY_PT / 2, right + _ROOM_PT, middle + _KEY_PT / 2)
+            found.append(Part([f"mark-{index}", f"label-{index}"], box, text.get_text(), "key"))
         return found
 
 

@@ -14,7 +14,7 @@ from analysis.drawing import Drawing
 from analysis.figures import INK, SWAP_EPOCH_COLOURS, canvas, finish, panels
 from analysis.hull_tables import NULL, PIXELS, SAMPLE
 
-NUM_IMAGES, MAX_LINES, MAX_STEPS = 6, 30, 400
+NUM_IMAGES, MAX_LINES, MAX_STEPS = 6, 30, 200
 _CURVES: dict[str, tuple[str, str, Any]] = {  # what is drawn of each layer: label, colour, line style
     "before": ("before the swap", SWAP_EPOCH_COLOURS[4], "-"),
     "correct": ("end, predicted correctly", SWAP_EPOCH_COLOURS[0], "-"),
@@ -140,6 +140,8 @@ def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> Drawing | None:
                 colour = SWAP_EPOCH_COLOURS[0] if index == 0 else SWAP_EPOCH_COLOURS[1 + (index - 1) % 5]
                 panel.plot([start, end], [line, line], color=colour, linewidth=1.6, solid_capstyle="butt")
             panel.plot(row["crossings"], [line] * len(row["crossings"]), "|", color=INK, markersize=5)
+        if here.empty:
+            panel.text(0.5, 2, "no sample's class changes", ha="center", fontsize=9, color=INK)
         known = (
             f"{numbers.loc[layer, 'changed']:.0%} change, {numbers.loc[layer, 'crossings']:.2f} crossings each"
             if layer in numbers.index

@@ -42,7 +42,8 @@ def over_agreed_set(table: pd.DataFrame, chosen: pd.DataFrame, split: str = "tra
             panel.plot(x, y, color=colour, linewidth=1, alpha=0.4)
             panel.plot(x, np.where(shown, y, np.nan), color=colour, marker=SWAP_EPOCH_MARKERS[index], markersize=4, linewidth=2)
             panel.axhline(float(part["mean_all"].iloc[0]), color=INK, linewidth=0.8, linestyle=":")
-        panel.set_title(_label(statistic), fontsize=9, color=INK, loc="left")
+        panel.set_title(statistic, fontsize=9, color=INK, loc="left")
+        panel.set_ylabel(_label(statistic), fontsize=9)
         panel.set_xlabel("epoch", fontsize=9)
     handles = _names(chosen)
     hidden = f"faint: hidden in the source (to epoch {LAST_HIDDEN_EPOCH}, or TPA below {MIN_TPA:.0%})"
@@ -100,7 +101,8 @@ def against_learning_epoch(
             )
             row = orders[(orders["trial"] == one["trial"]) & (orders["split"] == split) & (orders["statistic"] == name)]
             said += [f"{r:+.2f} ({w:+.2f})" for r, w in zip(row["rho"], row["rho_within"], strict=True)]
-        panel.set_title(f"{_label(name)}\nρ (within classes): {', '.join(said).replace('-', '−')}", fontsize=8, color=INK, loc="left")
+        panel.set_ylabel(_label(name), fontsize=9)
+        panel.set_title(f"{name}\nρ (within classes): {', '.join(said).replace('-', '−')}", fontsize=8, color=INK, loc="left")
         step = max(1, last // 5)
         panel.set_xticks([*range(0, last + 1, step), last + 1 + last / 20], [*map(str, range(0, last + 1, step)), "never"])
         panel.set_xlabel("median learning epoch", fontsize=9)
@@ -141,7 +143,7 @@ def _rows_of_images(part: SubFigure, rows: pd.DataFrame, title: str, pictures: M
         image = matplotlib.image.imread(io.BytesIO(pictures[row["sample"]]), format="png")
         panel.imshow(image, cmap="gray", interpolation="none", vmin=0, vmax=1)
         label = f"{row['label']}" + (f"→{row['label_trained']}" if row["label"] != row["label_trained"] else "")
-        panel.set_title(f"{label}   {row['fraction_correct']:.0%}", fontsize=7, color=INK, pad=2)
+        panel.set_title(f"{label} · {row['fraction_correct']:.0%}", fontsize=7, color=INK, pad=2)
 
 
 def _names(chosen: pd.DataFrame) -> list[Line2D]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import agreement_figures, order_figures, tables
 from analysis.agreement import recorded_families
-from analysis.agreement_question import NO_PREDICTIONS, estimate, not_over_epochs, over_controls
+from analysis.agreement_question import NO_PREDICTIONS, estimate, over_controls
 from analysis.drawing import Drawing, charts
 from analysis.examples import examples
 from analysis.html import interval
@@ -51,7 +51,9 @@ def in_which_order(asked: Asked) -> Found:
         ),
         **_sheets(asked.store, per_example, chosen),
     }
-    lines = [*_order_lines(found, asked.alpha), *_change_lines(changes, pairs), *not_over_epochs(curves)]
+    lines = [*_order_lines(found, asked.alpha), *_change_lines(changes, pairs)]
+    if drawn["statistic_over_agreed_set"][0] is None and len(curves):
+        lines.append("What all networks get right is not drawn over epochs: fewer than two were evaluated (probes.evaluate_every).")
     if not statistics:
         lines.append(
             "Image statistics: undecided: there is no table image_statistics; python -m sweep.run with analysis.image_statistics writes it."

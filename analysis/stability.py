@@ -179,7 +179,7 @@ def _charts(
             stability_figures.example_warps(warps),
             "Probe images and their warps",
             "A warp that moves pixels hardly changes what a person sees; noise that changes pixels as much does.",
-            "The first probe images, what each law of warps makes of them (c is the cut-off, δ the nominal displacement), and noise as "
+            "A few probe images, what each law of warps makes of them (c is the cut-off, δ the nominal displacement), and noise as "
             "large as the first law's change; one draw each.",
         ),
         "stability_against_error": (

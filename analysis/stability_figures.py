@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.drawing import Drawing
 from analysis.figures import INK, MOMENTS, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, canvas, finish, panels
@@ -54,7 +54,7 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
     if rows.empty:
         return None
     figure, (panel,) = panels(1)
-    figure.set_size_inches(6.4, 5.0)
+    figure.set_size_inches(4.8, 4.6)
     group = (
         rows["trial"].map(colours)
         if colours is not None
@@ -79,7 +79,7 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
         handles.append(Line2D([], [], color="#777777", label=f"fit: {shown}"))
     _logarithmic(panel, x=True)
     panel.set_xlabel(f"relative stability R ({fit['estimator']}), c = {fit['cut']}, δ = {fit['displacement_px']:g} px", fontsize=9)
-    panel.set_ylabel("test error", fontsize=9)
+    panel.set_ylabel("test error (fraction)", fontsize=9)
     title = "Test error against relative stability: a point is a family, bars ±1 standard error over replicas"
     columns = ["trial", "schedule", "relative", "relative_se_log", "test_error", "num_replicas"]
     return finish(figure, [panel], handles, title, rows[columns].assign(group=group))
@@ -97,7 +97,7 @@ def by_layer(rows: pd.DataFrame, models: pd.Series) -> Drawing | None:
     names = list(dict.fromkeys(sorted(model)))
     figure, axes = panels(len(names))
     if len(names) == 1:
-        figure.set_size_inches(6.4, 4.4)
+        figure.set_size_inches(4.8, 3.9)
     drawn = []
     for panel, name in zip(axes, names, strict=True):
         here = rows[model == name]
@@ -141,7 +141,7 @@ def over_training(rows: pd.DataFrame, models: pd.Series) -> Drawing | None:
             lines = here.reindex(columns=moments).map(np.log)
             known = lines.notna().any().to_numpy()
             x = (np.arange(len(moments)) + 0.06 * (index - (len(present) - 1) / 2))[known]
-            panel.plot(x, np.exp(lines.to_numpy()[:, known].T), color=colour, linewidth=0.6, alpha=0.25, zorder=2)
+            panel.plot(x, np.exp(lines.to_numpy()[:, known].T), color=colour, linewidth=0.6, alpha=0.4, zorder=2)
             for name, of in lines.groupby(models.reindex(lines.index)):
                 style = {"color": colour, "marker": marker, "linestyle": line_styles[name], "linewidth": 2, "markeredgecolor": "white"}
                 panel.plot(x, np.exp(of.mean().to_numpy()[known]), zorder=4, **style)
@@ -166,7 +166,7 @@ def over_sizes(points: pd.DataFrame, slopes: pd.DataFrame) -> Drawing | None:
         return None
     others = list(slopes.columns[: list(slopes.columns).index("group") + 1])
     figure, (panel,) = panels(1)
-    figure.set_size_inches(6.4, 5.0)
+    figure.set_size_inches(4.8, 4.6)
     handles = []
     for index, (key, here) in enumerate(points.groupby(others, sort=False)):
         slope = slopes[(slopes[others] == list(key)).all(axis=1)].iloc[0]
@@ -194,7 +194,7 @@ def _logarithmic(panel: Axes, x: bool = False) -> None:
     for axis in (panel.yaxis, panel.xaxis)[: 1 + x]:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def _style(index: int) -> dict[str, Any]:

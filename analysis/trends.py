@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import t as student
 
-from analysis.akp import CONFIDENCE, PRIMARY_MEASURE
+from analysis.activations import layer_order
+from analysis.akp import CONFIDENCE, PRIMARY_MEASURE, PRIMARY_PREDICTOR
 from analysis.drawing import Drawing
 from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels
+from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 
 _GROUPS = {"controls": SWAPPED["none"][1:], "stressed": ("#D55E00", "s")}
@@ -29,10 +31,10 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> Drawing |
     swap_epochs = sorted(table["swap_epoch"].dropna().unique())
     if looks.empty or not swap_epochs:
         return None
-    layers = list(dict.fromkeys(looks["layer"]))
+    layers = layer_order(looks)
     figure, axes = panels(1 + len(layers))
-    whole = table[table["layer"].isna() & np.isfinite(table["gap_accuracy"])]
-    shown = [(whole, "gap_accuracy", "gap: train minus test accuracy", "all layers")]
+    whole = table[table["layer"].isna() & np.isfinite(table[PRIMARY_PREDICTOR])]
+    shown = [(whole, PRIMARY_PREDICTOR, PREDICTORS[PRIMARY_PREDICTOR], "generalization gap")]
     shown += [(looks[looks["layer"] == layer], "spread", f"spread: {MEASURES[measure].spread_title}", layer) for layer in layers]
     drawn = []
     for panel, (rows, column, label, title) in zip(axes, shown, strict=True):
@@ -117,7 +119,8 @@ def spread_over_sizes(fits: pd.DataFrame, spreads: pd.DataFrame, axis: str, meas
 
 
 def _look(index: int) -> tuple[str, str]:
-    return SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)], SWAP_EPOCH_MARKERS[index % len(SWAP_EPOCH_MARKERS)]
+    """Colour and marker of a swap epoch; the first marker is the controls'."""
+    return SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)], SWAP_EPOCH_MARKERS[(index + 1) % len(SWAP_EPOCH_MARKERS)]
 
 
 def _handle(colour: str, marker: str, label: str) -> Line2D:
