@@ -119,13 +119,26 @@
     save(new Blob([await new Response(plain).arrayBuffer()], { type: "text/csv" }), link.download.replace(/\.gz$/, ""));
   }
 
-  function saveDrawing(figure) {
-    const shown = every(".panel", figure).find((panel) => panel.offsetParent)?.querySelector("svg");
-    const copy = shown.cloneNode(true);
-    const style = document.createElementNS(copy.namespaceURI, "style");
+  function saveDrawing(figure) { // all that is shown of it, where it stands
+    const shown = every(".key > svg, .panel > svg", figure).filter((svg) => svg.getClientRects().length);
+    const boxes = shown.map((svg) => svg.getBoundingClientRect());
+    const left = Math.min(...boxes.map((box) => box.left)), top = Math.min(...boxes.map((box) => box.top));
+    const width = Math.max(...boxes.map((box) => box.right)) - left, height = Math.max(...boxes.map((box) => box.bottom)) - top;
+    const make = (name, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+      return element;
+    };
+    const whole = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
+    const style = make("style", {});
     style.textContent = document.getElementById("chart-style").textContent;
-    copy.prepend(style);
-    save(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }), `${figure.id}.svg`);
+    whole.append(style, make("rect", { class: "paper", width: "100%", height: "100%" }));
+    shown.forEach((svg, i) => {
+      const copy = whole.appendChild(svg.cloneNode(true));
+      const at = { x: boxes[i].left - left, y: boxes[i].top - top, width: boxes[i].width, height: boxes[i].height };
+      Object.entries(at).forEach(([key, value]) => copy.setAttribute(key, value));
+    });
+    save(new Blob([new XMLSerializer().serializeToString(whole)], { type: "image/svg+xml" }), `${figure.id}.svg`);
   }
 
   document.addEventListener("pointermove", (event) => event.pointerType === "mouse" && tell(markAt(event), event));

@@ -304,7 +304,7 @@ def test_contact_sheet_shows_the_thumbnails_it_was_given():
         Image.fromarray(np.full((6, 6, 3), [255, 0, 0], dtype=np.uint8)).save(sink, "PNG")
         pictures[sample] = sink.getvalue()
     sheet = contact_sheet(found, pictures, "test", "control")
-    pixels = matplotlib.image.imread(io.BytesIO(sheet), format="png")[..., :3]
+    pixels = matplotlib.image.imread(io.BytesIO(sheet.png()), format="png")[..., :3]
     assert ((pixels == [1, 0, 0]).all(axis=-1)).mean() > 0.2
     assert contact_sheet(found, {}, "test", "control") is None
     assert (

@@ -22,6 +22,7 @@ from analysis import figures, report_first, tables
 from analysis.__main__ import main
 from analysis.akp import associations
 from analysis.analyse import analyse
+from analysis.chart import Chart, Panel
 from analysis.gap_chart import gap_chart
 from analysis.html import number
 from analysis.measures.generalization import gaps
@@ -189,9 +190,10 @@ def test_the_page_has_a_section_per_question_or_says_why_not(analysed):
 
 
 def test_a_section_has_its_sentences_figures_and_tables_escaped():
-    found = Found("A < B", ["1 < 2."], {}, {"f": (b"png", "x < y")}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")])
+    chart = Chart("f", "t", "sees", "x < y", [Panel("<svg/>")], pd.DataFrame({"x": [1]}))
+    found = Found("A < B", ["1 < 2."], {}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")], charts=[chart])
     section = _body(found, "")
-    assert section.startswith("<p>1 &lt; 2.</p>\n<figure>")
+    assert section.startswith("<p>1 &lt; 2.</p>\n<figure")
     assert all(text in section for text in ("x &lt; y", "c &lt; d", "n&lt;", "&lt;i&gt;"))
 
 
