@@ -125,7 +125,7 @@
     const left = Math.min(...boxes.map((box) => box.left)), top = Math.min(...boxes.map((box) => box.top));
     const width = Math.max(...boxes.map((box) => box.right)) - left, height = Math.max(...boxes.map((box) => box.bottom)) - top;
     const make = (name, attributes) => {
-      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      const element = document.createElementNS(shown[0].namespaceURI, name);
       Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
       return element;
     };
