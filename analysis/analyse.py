@@ -24,7 +24,7 @@ from analysis.akp import (
     verdict,
 )
 from analysis.baselines import baselines
-from analysis.chart import MAX_CELLS
+from analysis.chart import too_large
 from analysis.console import print_answer
 from analysis.gap_chart import gap_chart
 from analysis.measures.generalization import gaps
@@ -126,7 +126,7 @@ def analyse(
     charts = [chart for chart in (central, beside) if chart is not None] + [chart for one in pictures + answered for chart in one.charts]
     pngs = _pngs(compared, gap_table, association) | {chart.name: chart.png for chart in charts if chart.png}
     every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in (*pictures, *answered)), found)
-    every_table |= {chart.name: chart.data for chart in charts if chart.data.size > MAX_CELLS}  # too large for the page, which names it
+    every_table = too_large(charts) | every_table
     files: dict[str, Fill] = {
         f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -76,6 +76,11 @@ class Chart:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
             f"<style>{style}</style>{body}{''.join([*key, *placed])}</svg>\n"
         ).encode()
+
+
+def too_large(charts: Iterable[Chart]) -> dict[str, pd.DataFrame]:
+    """The data that the page does not hold but names as analysis/<name>.parquet."""
+    return {chart.name: chart.data for chart in charts if chart.data.size > MAX_CELLS}
 
 
 def _size(svg: str) -> tuple[int, int]:
