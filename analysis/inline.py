@@ -81,8 +81,8 @@ class _Writer:
 
     def _attributes(self, element: Element, tag: str) -> dict[str, str]:
         found = {"href" if key == _LINK else key: value for key, value in element.attrib.items() if key != "id"}
-        style = dict(one.split(": ", 1) if ": " in one else one.split(":", 1) for one in found.pop("style", "").split("; ") if one.strip())
-        style = {key.strip(): value.strip(" ;") for key, value in style.items()}
+        said = (one.partition(":") for one in found.pop("style", "").split(";") if one.strip())
+        style = {key.strip(): value.strip() for key, _, value in said}  # of one said twice the last counts, as in a style sheet
         style.pop("font-family", None)
         own = ";".join(f"{key}:{style.pop(key)}" for key in _OWN_STYLE if key in style)
         if tag == "text":
