@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import agreement_figures
 from analysis.agreement import across, agreements, recorded_families
+from analysis.drawing import Drawing, charts
 from analysis.examples import at_swaps, bounds, examples
 from analysis.html import interval, number
 from analysis.predictions import loader
@@ -29,33 +30,56 @@ def agree(asked: Asked) -> Found:
     drawn = {
         "agreement_curves": (
             agreement_figures.agreement_curves(table, chosen),
+            "Agreement over training",
+            "A solid line above the dashed ones says that the networks get the same examples right, more than their accuracies and the "
+            "classes make them.",
             "Agreement (TPA: images that all networks get right over those that any does), with its 95 % Wilson interval over images, of "
             f"{agreement_figures.WHICH}; dotted: the lower bound from the accuracies, hatched: the room above it; baselines: networks of "
-            "these accuracies that are independent, and networks whose right answers are permuted within classes.",
+            "these accuracies that are independent, and networks whose right answers are permuted within classes. Numbers of networks and "
+            "images stand above each panel.",
         ),
         "bimodality": (
             agreement_figures.bimodality(load, chosen),
-            "How many of the networks get an example right: bimodal where networks learn the same examples. Dashed: were they independent. "
-            f"Drawn: {agreement_figures.WHICH}.",
+            "Bimodality",
+            "Where networks learn the same examples, most are right for all networks or for none: a line that is high at both ends.",
+            "Share of the test examples that so many of the networks get right; dashed: were they independent with these accuracies. "
+            f"Drawn: {agreement_figures.WHICH}. Counts of all test images, so without intervals; their numbers are in the data.",
         ),
         "agreement_with_control": (
             agreement_figures.with_control(between),
-            "Cohen's kappa of being right, of two networks of a stressed family, two of its control, and one of each, since the swap. "
-            "Means over families, standard errors over controls.",
+            "Agreement across the swap",
+            "Where the line of one of each lies below those of two of a kind, the swap made the networks learn other examples.",
+            "Cohen's kappa of being right on test images, of two networks of a stressed family, two of its control, and one of each, since "
+            "the swap. Means over families, counted above each panel, ±1 standard error over controls.",
         ),
         "agreement_across_architectures": (
             agreement_figures.across_architectures(between),
-            "Cohen's kappa of being right, of two networks of one architecture and of one of each, when each has just reached an accuracy.",
+            "Agreement across architectures",
+            "Where the line of one of each comes near the others, architectures learn the same examples.",
+            "Cohen's kappa of being right on test images, of two networks of one architecture and of one of each, when each has just "
+            "reached an accuracy. Means over the schedules of controls, ±1 standard error over controls; their number is in the data. "
+            "Accuracies passed between two evaluations have what the later one shows.",
         ),
     }
     shown = [(_controls(table), _controls_caption(table)), *_swapped(between, swaps), *_architectures(between)]
     return Found(
         TITLE,
-        [*_agreement_lines(table), *_swap_lines(between, swaps), *_architecture_lines(between)],
+        [
+            *_agreement_lines(table),
+            *_swap_lines(between, swaps),
+            *_architecture_lines(between),
+            *_not_drawn(between, drawn["agreement_with_control"][0]),
+        ],
         {"agreement": table, "agreement_across": between, "agreement_at_swap": swaps, "examples": examples(trials, load)},
-        {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None},
         [one for one in shown if len(one[0])],
+        charts=charts(drawn),
     )
+
+
+def _not_drawn(between: pd.DataFrame, drawing: Drawing | None) -> list[str]:
+    if drawing is not None or not (between["comparison"] == "control").any():
+        return []
+    return ["Agreement across the swap is not drawn: fewer than two epochs since a swap were evaluated (probes.evaluate_every)."]
 
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:

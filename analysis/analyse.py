@@ -23,6 +23,7 @@ from analysis.akp import (
     verdict,
 )
 from analysis.baselines import baselines
+from analysis.chart import too_large
 from analysis.console import print_answer
 from analysis.gap_chart import gap_chart
 from analysis.measures.generalization import gaps
@@ -35,7 +36,6 @@ from analysis.question import Asked
 from analysis.questions import PICTURES, QUESTIONS
 from analysis.spreads import families
 from analysis.storage import Store
-from analysis.wording import told
 from analysis.written import Fill, replace_files
 
 
@@ -92,7 +92,6 @@ def analyse(
     answer, other = verdict(association), verdict(association, SECONDARY_PREDICTOR)
     asked = Asked(store, gap_table, spread_table, only, layers, moments, alpha, num_permutations, seed)
     answered = [ask(asked) for ask in QUESTIONS]
-    drawn = _draw(compared, gap_table, association)
     found = {
         "spread": spread_table,
         "association": association,
@@ -124,14 +123,15 @@ def analyse(
             answered,
         )
     )
+    charts = [chart for chart in (central, beside) if chart is not None] + [chart for one in pictures + answered for chart in one.charts]
+    pngs = _pngs(compared, gap_table, association) | {chart.name: chart.png for chart in charts if chart.png}
     every_table: dict[str, pd.DataFrame] = reduce(or_, (one.tables for one in (*pictures, *answered)), found)
-    every_figure = reduce(or_, (one.figures for one in answered), drawn)
+    every_table = too_large(charts) | every_table
     files: dict[str, Fill] = {
         f"analysis/{title}.parquet": partial(table.to_parquet, index=False, compression="zstd") for title, table in every_table.items()
     }
-    files |= {f"figures/{title}.png": partial(_fill, png) for title, (png, _) in every_figure.items()}
-    charts = [chart for chart in (central, beside) if chart is not None] + [chart for one in pictures + answered for chart in one.charts]
     files |= {f"figures/{chart.name}.svg": partial(_fill, chart.file()) for chart in charts}
+    files |= {f"figures/{title}.png": partial(_fill, png) for title, png in pngs.items()}
     if before_writing is not None:
         before_writing()
     written = replace_files(store, files | {"report.html": partial(_fill, page.encode())})
@@ -157,24 +157,13 @@ def _check_recorded(store: Store, layers: Collection[str] | None, moments: Colle
             known(column, one, found[column], store.root)
 
 
-def _draw(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, tuple[bytes, str]]:
-    scheme = association["scheme"]
-    found = {
-        "gap_against_spread": (
-            figures.gap_against_spread(spread_table, gap_table, association),
-            f"Generalization gap against spread at the end of training, per layer. ρ is the correlation of {told(scheme, 'ranked')} "
-            f"({told(scheme, 'aligned')} taken out) with its 95 % bootstrap interval over {told(scheme, 'resampled')}; p is two-sided from "
-            f"exchanges of {told(scheme, 'exchanged')}, adjusted over layers by max-T; n counts the families compared. The points are not "
-            "aligned.",
-        ),
-        "spread_by_moment": (
-            figures.spread_by_moment(spread_table),
-            "Spread of the stressed families just before their first swap, right after it (same weights, new "
-            "functions, 0 steps) and at the end, by swap epoch. Families with the same history share their line "
-            "before the swap.",
-        ),
+def _pngs(spread_table: pd.DataFrame, gap_table: pd.DataFrame, association: pd.DataFrame) -> dict[str, bytes]:
+    """Twins of the charts of the first question, for where no SVG can be shown."""
+    drawn = {
+        "gap_against_spread": figures.gap_against_spread(spread_table, gap_table, association),
+        "spread_by_moment": figures.spread_by_moment(spread_table),
     }
-    return {title: (png, caption) for title, (png, caption) in found.items() if png is not None}
+    return {name: drawing.png() for name, drawing in drawn.items() if drawing is not None}
 
 
 def _shown(store: Store) -> str:

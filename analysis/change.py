@@ -7,8 +7,9 @@ import pandas as pd
 
 from analysis import change_tables, tables, trends
 from analysis.adaptation import adaptation, returns
-from analysis.akp import PRIMARY_MOMENT, PRIMARY_PREDICTOR, families
+from analysis.akp import CONFIDENCE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, families
 from analysis.asymptotics import asymptotics, sentences
+from analysis.drawing import charts
 from analysis.question import Asked, Found
 from analysis.recovery import recovery
 from analysis.restoring import associations, restoring
@@ -36,15 +37,18 @@ def after_swap(asked: Asked) -> Found:
         "restoring_association": association,
     }
     shown = [getattr(change_tables, name)(rows) for name, rows in found.items()]
-    png = trends.after_swap(table)
-    caption = (
-        "Where a coloured line comes back to the black one, the swap was overcome. Gap, and spread per layer, of controls and of the "
-        f"{counted(len(stressed), 'stressed family')} by swap epoch (pulses left out): before the swap, right after it (same weights, new "
-        "functions, 0 steps), and as often as was recorded until the end; means over families, 95 % t intervals over families."
-    )
-    figures = {"after_swap": (png, caption)} if png is not None else {}
+    drawn = {
+        "after_swap": (
+            trends.after_swap(table),
+            "Gap and spread since the swap",
+            "Where a coloured line comes back to that of the controls, the swap was overcome; the dotted lines are the swaps.",
+            f"Gap, and spread per layer, of controls and of the {counted(len(stressed), 'stressed family')} by swap epoch (pulses left "
+            "out): before the swap, right after it (same weights, new functions, 0 steps), and as often as was recorded until the end; "
+            "means over families, 95 % t intervals over families.",
+        )
+    }
     lines = [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)]
-    return Found(title, lines, found, figures, shown)
+    return Found(title, lines, found, shown, charts=charts(drawn))
 
 
 def over_sizes(asked: Asked) -> Found:
@@ -55,14 +59,21 @@ def over_sizes(asked: Asked) -> Found:
     fits, spreads = asymptotics(asked.store, only=asked.only, layers=asked.layers, seed=asked.seed)
     if fits.empty:
         return Found(title, reason="No size was varied (data.train_size or model.widths in space.recipe).")
-    figures = {}
-    for axis in dict.fromkeys(spreads["axis"]):
-        png = trends.spread_over_sizes(fits, spreads, axis)
-        if png is not None:
-            caption = f"Mean spread of controls and of stressed families at the end of training over {axis}, with the fitted limit."
-            figures[f"spread_over_{axis.partition('.')[2]}"] = png, caption
+    drawn = {
+        f"spread_over_{axis.partition('.')[2]}": (
+            trends.spread_over_sizes(fits, spreads, axis),
+            f"Spread at the end over {axis}",
+            "A line that levels off above 0 says that networks stay apart however large the size; one that falls towards 0, that they come "
+            "together.",
+            f"Mean spread of controls and of stressed families at each size, with {CONFIDENCE:.0%} percentile bootstrap intervals over "
+            "seeds and families, and the law s_inf + a n^-b fitted to the means, whose limit s_inf stands with its interval above each "
+            "panel; the key counts the families at each size.",
+        )
+        for axis in dict.fromkeys(spreads["axis"])
+    }
     found = {"asymptotics": fits, "asymptotics_spread": spreads}
-    return Found(title, sentences(fits), found, figures, [getattr(change_tables, name)(rows) for name, rows in found.items()])
+    shown = [getattr(change_tables, name)(rows) for name, rows in found.items()]
+    return Found(title, sentences(fits), found, shown, charts=charts(drawn))
 
 
 def _recovery_line(recovered: pd.DataFrame) -> str:

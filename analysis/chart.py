@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -36,6 +36,8 @@ class Chart:
     panels: list[Panel]
     data: pd.DataFrame = field(repr=False)  # what is drawn, a row per mark
     together: bool = False  # whether a wide screen shows all layers at once
+    key: Sequence[str] = ()  # SVG elements: what the marks are, where the panels do not say it themselves
+    png: bytes = field(default=b"", repr=False)  # a twin of the whole, of what matplotlib drew
 
     def html(self, layer: str = "", by: str = "") -> str:
         """As a figure of the page, showing this layer and predictor at first."""
@@ -44,31 +46,51 @@ class Chart:
         layer = layer if layer in layers else (layers or [""])[0]
         by = by if by in bys else (bys or [""])[0]
         switch = choices("layer", {name: name for name in layers}, layer)
+        key = f"<div class='key'>{''.join(self.key)}</div>" if self.key else ""
+        css = "together" if self.together else "drawn" if self.png else ""
         panels = [_marked(panel.svg, panel.layer, panel.by, panel.layer in ("", layer) and panel.by in ("", by)) for panel in self.panels]
         return (
-            f"<figure id='{escape(self.name)}'{' class=together' if self.together else ''}><h3>{escape(self.title)}</h3>"
+            f"<figure id='{escape(self.name)}'{f' class={css}' if css else ''}><h3>{escape(self.title)}</h3>"
             f"<p class='sees'>{escape(self.sees)}</p>"
-            f"{switch}<div class='panels'>{''.join(panels)}</div>"
+            f"{switch}{key}<div class='panels'>{''.join(panels)}</div>"
             f"<figcaption>{escape(self.caption)} {download(self.name, self.data)} <button class='save' hidden>SVG</button></figcaption>"
             "</figure>"
         )
 
     def file(self) -> bytes:
         """All panels as one SVG file, two beside each other, that follows the light or dark of where it is shown."""
-        sizes = [re.search(r'width="(\d+)" height="(\d+)"', panel.svg) for panel in self.panels]
-        widths, heights = ([int(size[i]) for size in sizes if size] for i in (1, 2))
-        wide, high, columns = max(widths), max(heights), min(2, len(self.panels))
-        placed = [
-            panel.svg.replace("<svg ", f'<svg x="{wide * (i % columns)}" y="{30 + high * (i // columns)}" ', 1)
-            for i, panel in enumerate(self.panels)
-        ]
-        width, height = wide * columns, 30 + high * -(-len(placed) // columns)
+        sizes = [_size(panel.svg) for panel in self.panels]
+        wide, high, columns = max(width for width, _ in sizes), max(height for _, height in sizes), min(2, len(self.panels))
+        width, x, y, key = max(wide * columns, *(_size(entry)[0] for entry in self.key), 0), 0, 30, []
+        for entry in self.key:
+            length, below = _size(entry)
+            x, y = (0, y + below) if x + length > width else (x, y)
+            key.append(_placed(entry, x, y))
+            x += length
+        top = y + _size(self.key[-1])[1] + 8 if self.key else 30
+        placed = [_placed(panel.svg, wide * (i % columns), top + high * (i // columns)) for i, panel in enumerate(self.panels)]
+        height = top + high * -(-len(placed) // columns)
         style = (PAGE / "chart.css").read_text(encoding="utf-8")
         body = f'<rect class="paper" width="100%" height="100%"/><text class="title" x="14" y="20">{escape(self.title)}</text>'
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-            f"<style>{style}</style>{body}{''.join(placed)}</svg>\n"
+            f"<style>{style}</style>{body}{''.join([*key, *placed])}</svg>\n"
         ).encode()
+
+
+def too_large(charts: Iterable[Chart]) -> dict[str, pd.DataFrame]:
+    """The data that the page does not hold but names as analysis/<name>.parquet."""
+    return {chart.name: chart.data for chart in charts if chart.data.size > MAX_CELLS}
+
+
+def _size(svg: str) -> tuple[int, int]:
+    """Width and height in pixels of an element that says so."""
+    found = re.search(r'width="(\d+)" height="(\d+)"', svg)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _placed(svg: str, x: int, y: int) -> str:
+    return svg.replace("<svg ", f'<svg x="{x}" y="{y}" ', 1)
 
 
 def choices(what: str, names: Mapping[str, str], chosen: str) -> str:

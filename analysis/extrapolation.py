@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis import extrapolation_figures as figures
 from analysis import tables
+from analysis.drawing import Drawing, charts
 from analysis.extrapolation_gap import SCORES, against_gap, beside
 from analysis.extrapolation_numbers import against_error, by_family, by_layer, by_size, families_with, queries
 from analysis.hull_tables import PIXELS
@@ -14,13 +15,29 @@ from analysis.storage import Store
 from analysis.verdict import PRIMARY_PREDICTOR
 
 TITLE = "Inside or outside the hull of the training set"
-CAPTIONS = {
-    "hull_distances": "Relative distance to the hull: the cumulative share of probe samples over networks, before the swap, at the end "
-    "by whether the network predicts the sample correctly, and of the Gaussian null. At 0 a sample lies inside; images do not change.",
-    "hull_images": "Probe images, their nearest points in the hull of all training images, and the difference (red: the image is "
-    "brighter), from the smallest relative distance to the largest.",
-    "hull_crossings": "Where the class predicted by one network changes on the way from a probe sample to its projection, through the "
-    "whole network (pixels) or what follows the layer. Samples without a change are left out; shares and means are over all networks.",
+WORDS = {  # title, what to see, caption
+    "hull_distances": (
+        "Distance to the hull of the training set",
+        "A curve that starts at 0 with a jump has so many samples inside; one that lies right of the dotted null is farther outside than "
+        "noise of the same mean and covariance.",
+        "Relative distance to the hull: the cumulative share of probe samples over networks, before the swap, at the end "
+        "by whether the network predicts the sample correctly, and of the Gaussian null. At 0 a sample lies inside; images do not change. "
+        "Drawn are {families}; no intervals: the table below has them, over samples.",
+    ),
+    "hull_images": (
+        "Images and their nearest points in the hull of the training images",
+        "The farther right, the less of an image can be mixed from training images; the lowest row is what cannot.",
+        "{num} probe images, their nearest points in the hull of all training images, and the difference (red: the image is "
+        "brighter), from the smallest relative distance to the largest of all probe images. Exact projections, without an interval.",
+    ),
+    "hull_crossings": (
+        "Decision boundaries on the way into the hull",
+        "A line that changes colour near 0 is a sample close to a boundary; where lines change in the middle only, the hull is another "
+        "region to the network.",
+        "Where the class predicted by one network changes on the way from a probe sample to its projection, through the "
+        "whole network (pixels) or what follows the layer; at most {max_lines} lines a panel. Samples without a change are left out; "
+        "shares and means above panels are over all networks, the table below has their n and intervals.",
+    ),
 }
 # On the page, of the tables of the same names.
 _SHOWN = {
@@ -60,7 +77,14 @@ def extrapolation(asked: Asked) -> Found:
         "hull_images": figures.images(_pixels(asked.store, trials)),
         "hull_crossings": figures.crossings(_one_network(asked.store, trials), found["extrapolation_layers"]),
     }
-    return Found(TITLE, lines(found), found, {name: (png, CAPTIONS[name]) for name, png in drawn.items() if png is not None}, shown(found))
+    return Found(TITLE, lines(found), found, shown(found), charts=charts({name: (one, *_words(name, one)) for name, one in drawn.items()}))
+
+
+def _words(name: str, drawing: Drawing | None) -> tuple[str, str, str]:
+    title, sees, caption = WORDS[name]
+    rows = drawing.rows if drawing is not None else pd.DataFrame()
+    families = rows["families"].iloc[0] if "families" in rows else ""
+    return title, sees, caption.format(families=families, num=len(rows), max_lines=figures.MAX_LINES)
 
 
 def _pixels(store: Store, trials: pd.DataFrame) -> pd.DataFrame:

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from analysis.figures import INK, SWAP_EPOCH_COLOURS, finish, panels, png
+from analysis.drawing import Drawing
+from analysis.figures import INK, SWAP_EPOCH_COLOURS, canvas, finish, panels
 from analysis.hull_tables import NULL, PIXELS, SAMPLE
 
-NUM_IMAGES, MAX_LINES = 6, 30
+NUM_IMAGES, MAX_LINES, MAX_STEPS = 6, 30, 200
 _CURVES: dict[str, tuple[str, str, Any]] = {  # what is drawn of each layer: label, colour, line style
     "before": ("before the swap", SWAP_EPOCH_COLOURS[4], "-"),
     "correct": ("end, predicted correctly", SWAP_EPOCH_COLOURS[0], "-"),
@@ -25,7 +23,7 @@ _CURVES: dict[str, tuple[str, str, Any]] = {  # what is drawn of each layer: lab
 }
 
 
-def distances(asked: pd.DataFrame) -> bytes | None:
+def distances(asked: pd.DataFrame) -> Drawing | None:
     """One panel per layer: the share of samples nearer to the hull than a relative distance, over the networks of one size on one training
     set: the largest where there are several, since those of other sizes have other distances altogether."""
     if asked.empty:
@@ -34,6 +32,7 @@ def distances(asked: pd.DataFrame) -> bytes | None:
     asked = asked[(asked["train_size"] == size["train_size"]) & (asked["num_parameters"] == size["num_parameters"])]
     layers = list(dict.fromkeys(asked["layer"]))
     figure, axes = panels(len(layers))
+    drawn = []
     for panel, layer in zip(axes, layers, strict=True):
         here = asked[asked["layer"] == layer]
         end, before = here[here["moment"] == "end"], here[here["moment"] == "before_swap"]
@@ -48,7 +47,8 @@ def distances(asked: pd.DataFrame) -> bytes | None:
             if layer == PIXELS and name == "before":
                 continue  # images do not change
             _, colour, style = _CURVES[name]
-            _cumulative(panel, total.to_numpy(), weight.to_numpy(), colour, style)
+            steps = _cumulative(panel, total.to_numpy(), weight.to_numpy(), colour, style)
+            drawn.append(steps.assign(layer=layer, curve=_CURVES[name][0]))
         panel.set_title(f"{layer}: {_share(samples)} outside, null {_share(null)}", fontsize=9, color=INK, loc="left")
         panel.set_xlabel("distance to the hull / distance to the nearest point", fontsize=9)
         panel.set_ylabel("share of samples", fontsize=9)
@@ -56,8 +56,8 @@ def distances(asked: pd.DataFrame) -> bytes | None:
         panel.set_xlim(-0.02, 1.0)
     handles = [Line2D([], [], color=colour, linestyle=style, linewidth=2, label=label) for label, colour, style in _CURVES.values()]
     which = f"{asked['trial'].nunique()} families of {size['num_parameters']:,} parameters on {size['train_size']:,} images"
-    finish(figure, handles, f"Distance to the hull of the training set: cumulative share of probe samples\n{which}")
-    return png(figure)
+    title = f"Distance to the hull of the training set: cumulative share of probe samples\n{which}"
+    return finish(figure, axes, handles, title, pd.concat(drawn, ignore_index=True).assign(families=which))
 
 
 def _right(samples: pd.DataFrame) -> pd.Series:
@@ -68,22 +68,25 @@ def _weighted(rows: pd.DataFrame, total: str, weight: str) -> tuple[pd.Series, p
     return rows[total], rows[weight]
 
 
-def _cumulative(panel: Axes, total: np.ndarray, weight: np.ndarray, colour: str, style: str) -> None:
-    """The cumulative distribution of total / weight, each counted by its weight."""
+def _cumulative(panel: Axes, total: np.ndarray, weight: np.ndarray, colour: str, style: str) -> pd.DataFrame:
+    """The cumulative distribution of total / weight, each counted by its weight, and what was drawn of it: steps enough for the eye."""
     there = weight > 0
     if not there.any():
-        return
+        return pd.DataFrame({"distance": [], "share": []})
     values, weight = total[there] / weight[there], weight[there]
     order = np.argsort(values)
     share = np.cumsum(weight[order]) / weight.sum()
-    panel.step(np.r_[0, values[order]], np.r_[0, share], where="post", color=colour, linestyle=style, linewidth=1.8)
+    kept = np.unique(np.linspace(0, len(order) - 1, MAX_STEPS).round().astype(int))
+    x, y = np.r_[0, values[order][kept]], np.r_[0, share[kept]]
+    panel.step(x, y, where="post", color=colour, linestyle=style, linewidth=1.8)
+    return pd.DataFrame({"distance": x, "share": y})
 
 
 def _share(rows: pd.DataFrame) -> str:
     return f"{rows['outside'].sum() / rows['num'].sum():.0%}" if len(rows) else "–"
 
 
-def images(pixels: pd.DataFrame) -> bytes | None:
+def images(pixels: pd.DataFrame) -> Drawing | None:
     """Columns of probe images from the relatively nearest to the farthest: the image, its projection, and the direction between them."""
     shown = pixels[pixels["image"].notna()].copy()
     if shown.empty:
@@ -92,8 +95,7 @@ def images(pixels: pd.DataFrame) -> bytes | None:
     shown["relative"] = (shown["distance"] / nearest.where(nearest > 0)).fillna(0.0)
     shown = shown.sort_values("relative", ignore_index=True)
     chosen = shown.iloc[np.unique(np.linspace(0, len(shown) - 1, NUM_IMAGES).round().astype(int))]
-    figure = Figure(figsize=(1.5 * len(chosen) + 0.6, 5.2), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(1.5 * len(chosen) + 0.6, 5.2, 0.04)
     axes = figure.subplots(3, len(chosen), squeeze=False)
     for column, row in enumerate(chosen.to_dict("records")):
         image, projection = (np.asarray(row[name], np.float64).reshape(row["shape"]).transpose(1, 2, 0) for name in ("image", "projection"))
@@ -101,8 +103,8 @@ def images(pixels: pd.DataFrame) -> bytes | None:
         difference = image - projection
         largest = float(np.abs(difference).max()) or 1.0
         for panel, picture in zip(axes[:2, column], (image, projection), strict=True):
-            panel.imshow(((picture - low) / (high - low or 1.0)).squeeze(), cmap="gray", vmin=0, vmax=1)
-        axes[2, column].imshow(difference.mean(axis=2), cmap="RdBu_r", vmin=-largest, vmax=largest)
+            panel.imshow(((picture - low) / (high - low or 1.0)).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+        axes[2, column].imshow(difference.mean(axis=2), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="none")
         axes[0, column].set_title(
             f"class {row['label']:.0f}\n{row['relative']:.2f} of nearest\n{row['support_size']} points", fontsize=8, color=INK
         )
@@ -112,10 +114,10 @@ def images(pixels: pd.DataFrame) -> bytes | None:
         panel.set_xticks([])
         panel.set_yticks([])
     figure.suptitle("Images and their nearest points in the hull of the training images", fontsize=10, color=INK)
-    return png(figure)
+    return Drawing(figure, chosen[["dataset", "sample", "label", "relative", "distance", "nearest_distance", "support_size"]])
 
 
-def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> bytes | None:
+def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> Drawing | None:
     """One panel per layer: the ways of samples of one network whose predicted class changes before their projection.
 
     `rows` are those of `hull` of one replica at the end; `layers` are those of `extrapolation_layers` whose numbers stand in the titles.
@@ -126,16 +128,20 @@ def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> bytes | None:
         return None
     numbers = layers[(layers["moment"] == "end") & (layers["group"] == "all")].set_index("layer")
     figure, axes = panels(len(names))
+    drawn = []
     for panel, layer in zip(axes, names, strict=True):
         here = rows[(rows["layer"] == layer) & (rows["crossings"].map(len) > 0)]
         num_crossing, num_samples = len(here), (rows["layer"] == layer).sum()
         here = here.assign(first=[places[0] for places in here["crossings"]]).sort_values("first").head(MAX_LINES)
         for line, row in enumerate(here.to_dict("records")):
             places = np.r_[0.0, row["crossings"], 1.0]
+            drawn += [{"layer": layer, "line": line, "crossing": number, "at": at} for number, at in enumerate(row["crossings"])]
             for index, (start, end) in enumerate(pairwise(places)):
                 colour = SWAP_EPOCH_COLOURS[0] if index == 0 else SWAP_EPOCH_COLOURS[1 + (index - 1) % 5]
                 panel.plot([start, end], [line, line], color=colour, linewidth=1.6, solid_capstyle="butt")
             panel.plot(row["crossings"], [line] * len(row["crossings"]), "|", color=INK, markersize=5)
+        if here.empty:
+            panel.text(0.5, 2, "no sample's class changes", ha="center", fontsize=9, color=INK)
         known = (
             f"{numbers.loc[layer, 'changed']:.0%} change, {numbers.loc[layer, 'crossings']:.2f} crossings each"
             if layer in numbers.index
@@ -149,5 +155,5 @@ def crossings(rows: pd.DataFrame, layers: pd.DataFrame) -> bytes | None:
         panel.set_ylim(-1, max(len(here), 5))
     labels = ("class predicted for the sample", "behind the first crossing", "behind the second")
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for label, colour in zip(labels, SWAP_EPOCH_COLOURS, strict=False)]
-    finish(figure, handles, "Decision boundaries on the way into the hull: a line is a sample; titles are over all networks")
-    return png(figure)
+    title = "Decision boundaries on the way into the hull: a line is a sample; titles are over all networks"
+    return finish(figure, axes, handles, title, pd.DataFrame(drawn))

@@ -1,10 +1,10 @@
-"""Figures as PNG bytes. Drawn on `matplotlib.figure.Figure` objects, so that no global state is touched."""
+"""Figures of the first question, and what all figures share. Drawn on `matplotlib.figure.Figure` objects, without global state."""
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 
 from analysis.activations import layer_order
 from analysis.akp import PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, at_first_swap
+from analysis.drawing import Drawing
 from analysis.measures.generalization import PREDICTORS
 from analysis.spreads import comparable, spread_title
-from analysis.wording import counted
 
 # Okabe and Ito's palette, told apart with every common colour blindness; the marker says the same again.
 SWAPPED = {
@@ -42,7 +42,7 @@ def gap_against_spread(
     measure: str = PRIMARY_MEASURE,
     moment: str = PRIMARY_MOMENT,
     predictor: str = PRIMARY_PREDICTOR,
-) -> bytes | None:
+) -> Drawing | None:
     """One panel per layer, a point per family with the standard errors of both; None where there is nothing to draw."""
     table = at_first_swap(spread_table).merge(gap_table, on="trial")
     table = table[(table["measure"] == measure) & (table["moment"] == moment)]
@@ -87,19 +87,20 @@ def gap_against_spread(
             color=SWAPPED[s][1],
             markeredgecolor="white",
             markersize=7,
-            label=f"{SWAPPED[s][0]} ({table.loc[table['swapped'] == s, 'trial'].nunique()})",
+            label=f"{SWAPPED[s][0]} ({families_a_panel(table[table['swapped'] == s], layers)})",
         )
         for s in present
     ]
-    finish(
+    return finish(
         figure,
+        axes,
         handles,
         f"Gap against spread, moment {moment}: a point is a family, bars are ±1 standard error over replicas",
+        table,
     )
-    return png(figure)
 
 
-def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | None:
+def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> Drawing | None:
     """One panel per layer: spread of the stressed families around their first swap and at the end, by swap epoch.
 
     Thin lines are families, thick ones means over the families of one swap epoch with their standard error.
@@ -146,16 +147,17 @@ def spread_by_moment(spread_table: pd.DataFrame, measure: str = PRIMARY_MEASURE)
             markeredgecolor="white",
             linewidth=2,
             markersize=7,
-            label=f"swap at epoch {epoch} ({counted(table.loc[table['swap_epoch'] == epoch, 'trial'].nunique(), 'family')})",
+            label=f"swap at epoch {epoch} ({families_a_panel(table[table['swap_epoch'] == epoch], layers)})",
         )
         for i, epoch in enumerate(swap_epochs)
     ]
-    finish(
+    return finish(
         figure,
+        axes,
         handles,
         "Spread of stressed families: thin lines are families, thick ones means ±1 standard error over families",
+        table,
     )
-    return png(figure)
 
 
 def _answer(row: pd.Series) -> str:
@@ -165,15 +167,24 @@ def _answer(row: pd.Series) -> str:
     return f"{row['layer']}: {row['verdict']}\nρ = {row['rho']:.2f} {interval}, p = {row['p_adjusted']:.2g}, n = {row['num_families']}"
 
 
+def families_a_panel(rows: pd.DataFrame, layers: list[str]) -> str:
+    """How many families the panels of these layers show; the fewest and the most where layers differ."""
+    found = rows.groupby("layer")["trial"].nunique().reindex(layers, fill_value=0)
+    few, many = int(found.min()), int(found.max())
+    return f"{few}" if few == many else f"{few} to {many} a panel"
+
+
+def canvas(width_in: float, height_in: float, pad_in: float = 0.08) -> Figure:
+    """An empty figure that makes room for its titles and labels."""
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=pad_in, h_pad=pad_in), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def panels(num_panels: int) -> tuple[Figure, list[Axes]]:
     num_columns = min(num_panels, 2)
     num_rows = math.ceil(num_panels / num_columns)
-    figure = Figure(
-        figsize=(4.3 * num_columns, 3.3 * num_rows + 0.9),
-        layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
-        facecolor="white",
-    )
-    FigureCanvasAgg(figure)
+    figure = canvas(4.3 * num_columns, 3.3 * num_rows + 0.9)
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for spare in axes[num_panels:]:
         spare.remove()
@@ -186,7 +197,8 @@ def panels(num_panels: int) -> tuple[Figure, list[Axes]]:
     return figure, axes[:num_panels]
 
 
-def finish(figure: Figure, handles: list[Line2D], title: str) -> None:
+def finish(figure: Figure, axes: Sequence[Axes], handles: list[Line2D], title: str, rows: pd.DataFrame) -> Drawing:
+    """With its title and key, and the rows that were drawn."""
     # A narrow figure (one panel) takes the title in two lines; the legend takes as many columns as its longest label leaves room for.
     wide = figure.get_figwidth() > 6
     label_inches = 0.085 * max((len(str(handle.get_label())) for handle in handles), default=1) + 0.6
@@ -198,9 +210,4 @@ def finish(figure: Figure, handles: list[Line2D], title: str) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def png(figure: Figure) -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=150, metadata={"Software": None})
-    return sink.getvalue()
+    return Drawing(figure, rows, axes)

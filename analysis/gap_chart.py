@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.activations import layer_order
 from analysis.chart import Chart, Panel
+from analysis.figures import families_a_panel
 from analysis.measures.generalization import PREDICTORS
 from analysis.spreads import at_first_swap, comparable, spread_title
 from analysis.svg import MARKERS, Plot, at, extent, family, kind
@@ -42,13 +43,15 @@ def gap_chart(
         return None
     families = rows.drop_duplicates("trial")
     replicas = "–".join(str(n) for n in sorted({int(families["num_replicas"].min()), int(families["num_replicas"].max())}))
+    of_panels = families_a_panel(rows, list(dict.fromkeys(rows["layer"])))
+    num_families = counted(len(families), "family") + ("" if of_panels.isdigit() else f" ({of_panels})")
     scheme = association["scheme"]
     return Chart(
         "gap_against_spread",
         "Generalization gap against spread",
         "Each point is a family of networks that differ in nothing but their seed: further right, its networks are further apart inside; "
         "further up, they generalize worse. AKP expects points from the lower left to the upper right.",
-        f"{counted(len(families), 'family')} of {replicas} replicas at the end of training; spread is {title}; bars are ±1 standard error "
+        f"{num_families} of {replicas} replicas at the end of training; spread is {title}; bars are ±1 standard error "
         f"over replicas (of spread by jackknife). The verdict does not compare the points as they are but {told(scheme, 'ranked')}, "
         f"{told(scheme, 'aligned')} taken out.",
         panels,

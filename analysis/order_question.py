@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import agreement_figures, order_figures, tables
 from analysis.agreement import recorded_families
 from analysis.agreement_question import NO_PREDICTIONS, estimate, over_controls
+from analysis.drawing import Drawing, charts
 from analysis.examples import examples
 from analysis.html import interval
 from analysis.learning_order import agreed_means, order_changes, order_pairs, orders, statistics_of
@@ -33,17 +34,26 @@ def in_which_order(asked: Asked) -> Found:
     drawn = {
         "statistic_over_agreed_set": (
             order_figures.over_agreed_set(curves, chosen),
+            "What the images are like that all networks get right",
+            "A line that starts away from the dotted one and comes nearer says that images with small (or large) values are learned first.",
             "Mean statistic over the training images that all networks get right, epoch by epoch; bold where the source shows it (after "
-            "epoch 5, TPA at least 20 %). Dotted: over all images. Bands: two standard errors of random sets of that size.",
+            "epoch 5, TPA at least 20 %). Dotted: over all images. Bands: two standard errors of random sets of that size, which the "
+            f"data have. Drawn: {agreement_figures.WHICH}.",
         ),
         "statistic_against_learning_epoch": (
             order_figures.against_learning_epoch(per_example, statistics, found, chosen),
-            "Image statistics by median learning epoch (the first from which on a network is right for good); ρ is Spearman's, in brackets "
-            "within classes, of the controls as the legend has them. Images of one channel have one entropy, grey being what they are.",
+            "Image statistics by when images are learned",
+            "Means that climb from left to right say that images with small values are learned first; those at the right end never are.",
+            "Mean image statistic ±1 standard error over the images of a median learning epoch (the first from which on a network is "
+            "right for good); their numbers are in the data. ρ is Spearman's over all training images, in brackets within classes, of the "
+            "controls as the key has them; intervals and p are in the table below. Images of one channel have one entropy, grey being what "
+            "they are.",
         ),
         **_sheets(asked.store, per_example, chosen),
     }
     lines = [*_order_lines(found, asked.alpha), *_change_lines(changes, pairs)]
+    if drawn["statistic_over_agreed_set"][0] is None and len(curves):
+        lines.append("What all networks get right is not drawn over epochs: fewer than two were evaluated (probes.evaluate_every).")
     if not statistics:
         lines.append(
             "Image statistics: undecided: there is no table image_statistics; python -m sweep.run with analysis.image_statistics writes it."
@@ -53,12 +63,14 @@ def in_which_order(asked: Asked) -> Found:
         TITLE,
         lines,
         {"agreed_mean": curves, "learning_order": found, "order_change": changes, "order_pairs": pairs},
-        {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None},
         [one for one in shown if len(one[0])],
+        charts=charts(drawn),
     )
 
 
-def _sheets(store: Store, per_example: pd.DataFrame, chosen: pd.DataFrame, split: str = "train") -> dict[str, tuple[bytes | None, str]]:
+def _sheets(
+    store: Store, per_example: pd.DataFrame, chosen: pd.DataFrame, split: str = "train"
+) -> dict[str, tuple[Drawing | None, str, str, str]]:
     """The contact sheet of the first control drawn."""
     if chosen.empty:
         return {}
@@ -72,7 +84,11 @@ def _sheets(store: Store, per_example: pd.DataFrame, chosen: pd.DataFrame, split
         f"Training images that the {one['num_replicas']} networks of a control learn first and last, by median learning epoch and then by "
         f"accessibility, of the {len(pictures)} images that thumbnails were kept of."
     )
-    return {"learned_first_and_last": (sheet, caption)}
+    sees = (
+        "Above each image stand its label and the share of the networks that are right on it at the end: the first are typical, the last "
+        "odd, mislabelled or hard to tell."
+    )
+    return {"learned_first_and_last": (sheet, f"Learned first and last: {one['name']}", sees, caption)}
 
 
 def _order_lines(found: pd.DataFrame, alpha: float) -> list[str]:

@@ -34,15 +34,15 @@ class Asked:
 class Found:
     """What a question found, under a title.
 
-    `lines` are sentences, for the console and the page. `tables` are written to analysis/<name>.parquet and `figures` (PNG and caption)
-    to figures/<name>.png; `charts` are drawn into the page and to figures/<name>.svg; `shown` are tables on the page, each with a caption
-    that names estimator, n and interval. Where there is nothing to ask, all are empty and `reason` says why in one line.
+    `lines` are sentences, for the console and the page. `tables` are written to analysis/<name>.parquet and `charts` are drawn
+    into the page and to figures/<name>.svg, and those of matplotlib (`analysis/drawing.py`) to figures/<name>.png, too; `shown` are tables
+    on the page, each with a caption that names estimator, n and interval. Where there is nothing to ask, all are empty and `reason` says
+    why in one line.
     """
 
     title: str
     lines: list[str] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    figures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     shown: list[tuple[pd.DataFrame, str]] = field(default_factory=list)
     reason: str = ""
     charts: list[Chart] = field(default_factory=list)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,7 +16,7 @@ import scipy
 
 from analysis import report_account, report_first, report_networks
 from analysis.akp import BOUND, PRIMARY_MEASURE, PRIMARY_MOMENT, PRIMARY_PREDICTOR, Verdict
-from analysis.chart import PAGE, Chart, download
+from analysis.chart import PAGE, Chart
 from analysis.html import interval, table, with_p
 from analysis.measures.generalization import PREDICTORS
 from analysis.question import Found
@@ -103,24 +103,14 @@ def render(found: Everything) -> str:
     )
 
 
-def _figures(figures: Mapping[str, tuple[bytes, str]]) -> list[str]:
-    return [
-        f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for title, (png, caption) in figures.items()
-    ]
-
-
 def _body(found: Found, layer: str) -> str:
-    """A section: its charts, sentences, figures and tables, or why there is nothing to ask."""
+    """A section: its sentences, charts and tables, or why there is nothing to ask."""
     said = [f"<p>{escape(line)}</p>" for line in found.lines]
     if not (said or found.charts):
         said = [f"<p class='soft'>{escape(found.reason)}</p>"]
     charts = [chart.html(layer) for chart in found.charts]
     shown = [_folded_if_long(rows, caption) for rows, caption in found.shown]
-    links = ", ".join(download(name, rows, f"{name} (CSV)") for name, rows in found.tables.items() if len(rows))
-    data = [f"<p class='soft'>Data of these figures: {links}</p>"] if found.figures and links else []
-    return "\n".join([*charts, *said, *_figures(found.figures), *data, *shown])
+    return "\n".join([*said, *charts, *shown])
 
 
 def _folded_if_long(rows: pd.DataFrame, caption: str) -> str:

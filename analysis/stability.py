@@ -12,6 +12,8 @@ import pandas as pd
 
 from analysis import stability_error, stability_figures, tables
 from analysis import stability_tables as of
+from analysis.chart import Chart
+from analysis.drawing import charts
 from analysis.html import interval
 from analysis.predictors import predictors
 from analysis.question import Asked, Found
@@ -62,10 +64,10 @@ def stability(asked: Asked) -> Found:
         *_swap_lines(swapped, standard(swapped, estimator=False)),
         *_size_lines(shown["slopes"]),
     ]
-    figures = _figures(asked, standard(means), standard(errors), shown["fits"], shown["slopes"], standard(points), varied, law)
+    drawn = _charts(asked, standard(means), standard(errors), shown["fits"], shown["slopes"], standard(points), varied, law)
     pages = [_error_page(fits), _association_page(association, cut, px), _beside_page(beside)]
     return Found(
-        TITLE, lines, {name: table for name, table in found.items() if len(table)}, figures, [page for page in pages if len(page[0])]
+        TITLE, lines, {name: table for name, table in found.items() if len(table)}, [page for page in pages if len(page[0])], charts=drawn
     )
 
 
@@ -157,7 +159,7 @@ def _size_lines(slopes: pd.DataFrame) -> list[str]:
     return [f"R of the output goes with the training size as P^b, b of {'; '.join(said)}."]
 
 
-def _figures(
+def _charts(
     asked: Asked,
     means: pd.DataFrame,
     errors: pd.DataFrame,
@@ -166,7 +168,7 @@ def _figures(
     points: pd.DataFrame,
     varied: pd.DataFrame,
     law: str,
-) -> dict[str, tuple[bytes, str]]:
+) -> list[Chart]:
     recipes = means.drop_duplicates("trial").set_index("trial")["recipe"].map(lambda text: base_recipe(json.loads(text)))
     models = recipes.map(lambda recipe: recipe.get("model", {}).get("name", "model"))
     sets = tables.names(asked.store, "warps")
@@ -175,25 +177,45 @@ def _figures(
     drawn = {
         "example_warps": (
             stability_figures.example_warps(warps),
-            "Probe images, what each law of warps makes of them (δ is the nominal displacement), and noise as large as the first's change.",
+            "Probe images and their warps",
+            "A warp that moves pixels hardly changes what a person sees; noise that changes pixels as much does.",
+            "A few probe images, what each law of warps makes of them (c is the cut-off, δ the nominal displacement), and noise as "
+            "large as the first law's change; one draw each.",
         ),
         "stability_against_error": (
             stability_figures.against_error(end, fits.iloc[0], models if models.nunique() > 1 else None) if len(fits) else None,
-            f"Mean test error against R of the output at the end of training ({law}; log mean over replicas). Dashed: the relation "
-            "published for 15 architectures on CIFAR-10; line: power law fitted here, its exponent with a 95 % bootstrap interval over "
-            "controls and replicas.",
+            "Test error against relative stability",
+            "Points from the lower left to the upper right say that networks err more the less stable their output is to warps, against "
+            "noise of the same size; points along the dashed line, that they do so by the published law.",
+            f"Mean test error against R of the output at the end of training ({law}; log mean over replicas), a point per family, counted "
+            "in the key, bars ±1 standard error over replicas. Dashed: the relation published for 15 architectures on CIFAR-10; line: "
+            "power law fitted here, its exponent with a 95 % bootstrap interval over controls and replicas.",
         ),
-        "stability_by_layer": (stability_figures.by_layer(means, models), f"R of each layer of the controls ({law})."),
+        "stability_by_layer": (
+            stability_figures.by_layer(means, models),
+            "Relative stability by layer",
+            "Below 1 a layer is more stable to warps than to noise of the same size. Where the line of the end lies below that of init, "
+            "training made it so.",
+            f"R of each layer of the controls ({law}): log means over families, counted above each panel; bars reach from the least to the "
+            "largest family.",
+        ),
         "stability_over_training": (
             stability_figures.over_training(means[means["is_output"]], models),
-            f"D, G and R of the output ({law}), by what the first swap exchanges. A swap of the loss alone changes none at 0 steps.",
+            "Stability over training",
+            "A step at the swap is what new functions do at the same weights, where a swap of the loss alone changes nothing; the way to "
+            "the end is what training makes of it.",
+            f"D, G and R of the output ({law}), by what the first swap exchanges: a thin line per family, counted in the key, thick lines "
+            "log means over the families of a model. The spread of the thin lines stands for an interval.",
         ),
         "stability_over_sizes": (
             stability_figures.over_sizes(points, slopes),
-            f"R of the output at the end over the size of the training set ({law}), with the exponent of P and its 95 % interval.",
+            "Relative stability over the size of the training set",
+            "A line that falls says that more training images make the output more stable to warps than to noise.",
+            f"R of the output at the end ({law}): log means with 95 % intervals over seeds and families, which the key counts, with the "
+            "exponent of P and its 95 % interval.",
         ),
     }
-    return {name: (png, caption) for name, (png, caption) in drawn.items() if png is not None}
+    return charts(drawn)
 
 
 def _error_page(fits: pd.DataFrame) -> tuple[pd.DataFrame, str]:

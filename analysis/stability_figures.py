@@ -1,4 +1,4 @@
-"""Figures of stability to diffeomorphisms. As `analysis.figures`, PNG bytes or None."""
+"""Figures of stability to diffeomorphisms. As `analysis.figures`, a drawing or None."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.figures import INK, MOMENTS, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels, png
+from analysis.drawing import Drawing
+from analysis.figures import INK, MOMENTS, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, canvas, finish, panels
 from analysis.stability_error import PUBLISHED
 from analysis.stability_tables import QUANTITIES, SIZE
 
@@ -22,7 +20,7 @@ _NUM_IMAGES = 4
 _ALL_MOMENTS = {"init": "init", **MOMENTS}
 
 
-def example_warps(warps: pd.DataFrame) -> bytes | None:
+def example_warps(warps: pd.DataFrame) -> Drawing | None:
     """The first images as they are, under each law of warps, and with noise as large as the first law's warp; from the table `warps`."""
     shown = warps[warps["image"].notna()]
     laws = list(dict.fromkeys(zip(shown["cut"], shown["displacement_px"], strict=True)))
@@ -30,7 +28,7 @@ def example_warps(warps: pd.DataFrame) -> bytes | None:
         return None
     images = list(dict.fromkeys(shown["sample"]))[:_NUM_IMAGES]
     columns = ["image", *[f"c = {cut}, δ = {px:.3g} px" for cut, px in laws], f"noise as large\nas at δ = {laws[0][1]:.3g} px"]
-    figure = _canvas(1.45 * len(columns), 1.45 * len(images) + 0.7)
+    figure = canvas(1.45 * len(columns), 1.45 * len(images) + 0.7, 0.02)
     axes = figure.subplots(len(images), len(columns), squeeze=False)
     for row, sample in zip(axes, images, strict=True):
         of = [shown[(shown["sample"] == sample) & (shown["cut"] == cut) & (shown["displacement_px"] == px)].iloc[0] for cut, px in laws]
@@ -38,14 +36,15 @@ def example_warps(warps: pd.DataFrame) -> bytes | None:
         low, high = np.min(of[0]["image"]), np.max(of[0]["image"])
         for panel, pixels in zip(row, pictures, strict=True):
             picture = np.clip((np.asarray(pixels) - low) / ((high - low) or 1), 0, 1).reshape(of[0]["shape"]).transpose(1, 2, 0)
-            panel.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            panel.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="none")
             panel.set_axis_off()
     for panel, title in zip(axes[0], columns, strict=True):
         panel.set_title(title, fontsize=8, color=INK)
-    return png(figure)
+    drawn = shown[shown["sample"].isin(images)]
+    return Drawing(figure, drawn[[name for name in drawn if name not in ("image", "warped", "noisy")]])
 
 
-def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None) -> bytes | None:
+def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None) -> Drawing | None:
     """Test error over R, both logarithmic: a point per family, the fitted line, and the published one.
 
     `rows` are of one law and estimator with R of the output (`relative`) and `test_error`; `colours` names what sets families apart
@@ -55,7 +54,7 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
     if rows.empty:
         return None
     figure, (panel,) = panels(1)
-    figure.set_size_inches(6.4, 5.0)
+    figure.set_size_inches(4.8, 4.6)
     group = (
         rows["trial"].map(colours)
         if colours is not None
@@ -80,12 +79,13 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
         handles.append(Line2D([], [], color="#777777", label=f"fit: {shown}"))
     _logarithmic(panel, x=True)
     panel.set_xlabel(f"relative stability R ({fit['estimator']}), c = {fit['cut']}, δ = {fit['displacement_px']:g} px", fontsize=9)
-    panel.set_ylabel("test error", fontsize=9)
-    finish(figure, handles, "Test error against relative stability: a point is a family, bars ±1 standard error over replicas")
-    return png(figure)
+    panel.set_ylabel("test error (fraction)", fontsize=9)
+    title = "Test error against relative stability: a point is a family, bars ±1 standard error over replicas"
+    columns = ["trial", "schedule", "relative", "relative_se_log", "test_error", "num_replicas"]
+    return finish(figure, [panel], handles, title, rows[columns].assign(group=group))
 
 
-def by_layer(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
+def by_layer(rows: pd.DataFrame, models: pd.Series) -> Drawing | None:
     """R over the layers of controls, a panel per model: log means over families, with the range of families, at init and at the end.
 
     `models` names the model of each trial.
@@ -97,7 +97,8 @@ def by_layer(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
     names = list(dict.fromkeys(sorted(model)))
     figure, axes = panels(len(names))
     if len(names) == 1:
-        figure.set_size_inches(6.4, 4.4)
+        figure.set_size_inches(4.8, 3.9)
+    drawn = []
     for panel, name in zip(axes, names, strict=True):
         here = rows[model == name]
         layers = list(dict.fromkeys(here["layer"]))
@@ -105,18 +106,20 @@ def by_layer(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
             of = here[here["moment"] == moment].pivot(index="trial", columns="layer", values="relative").reindex(columns=layers).map(np.log)
             mean, low, high = np.exp(of.mean()), np.exp(of.min()), np.exp(of.max())
             x = np.arange(len(layers)) + 0.06 * (2 * index - 1)
+            columns = {"model": name, "moment": moment, "mean": mean, "least": low, "largest": high, "num_families": of.notna().sum()}
+            drawn.append(pd.DataFrame(columns).reset_index(names="layer"))
             panel.errorbar(x, mean, yerr=[mean - low, high - mean], capsize=3, linewidth=1.6, markersize=6, **_style(index))
-        panel.axhline(1, color="#999999", linewidth=0.8)
+        panel.axhline(1, color="#777777", linewidth=0.8)
         _logarithmic(panel)
         panel.set_xticks(range(len(layers)), layers)
         panel.set_title(f"{name} ({here['trial'].nunique()} controls)", fontsize=9, color=INK, loc="left")
         panel.set_ylabel("relative stability R", fontsize=9)
     handles = [Line2D([], [], label=moment, markersize=7, **_style(index)) for index, moment in enumerate(("init", "end"))]
-    finish(figure, handles, "R by layer: log means over controls, bars from the least to the largest family")
-    return png(figure)
+    title = "R by layer: log means over controls, bars from the least to the largest family"
+    return finish(figure, axes, handles, title, pd.concat(drawn, ignore_index=True))
 
 
-def over_training(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
+def over_training(rows: pd.DataFrame, models: pd.Series) -> Drawing | None:
     """D, G and R of the output at init, around the first swap and at the end, by what the swap exchanges; families as thin lines.
 
     `models` names the model of each trial: each has a thick line of its own, as a mean over models may lie where no network does.
@@ -138,7 +141,7 @@ def over_training(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
             lines = here.reindex(columns=moments).map(np.log)
             known = lines.notna().any().to_numpy()
             x = (np.arange(len(moments)) + 0.06 * (index - (len(present) - 1) / 2))[known]
-            panel.plot(x, np.exp(lines.to_numpy()[:, known].T), color=colour, linewidth=0.6, alpha=0.25, zorder=2)
+            panel.plot(x, np.exp(lines.to_numpy()[:, known].T), color=colour, linewidth=0.6, alpha=0.4, zorder=2)
             for name, of in lines.groupby(models.reindex(lines.index)):
                 style = {"color": colour, "marker": marker, "linestyle": line_styles[name], "linewidth": 2, "markeredgecolor": "white"}
                 panel.plot(x, np.exp(of.mean().to_numpy()[known]), zorder=4, **style)
@@ -152,17 +155,18 @@ def over_training(rows: pd.DataFrame, models: pd.Series) -> bytes | None:
     ]  # fmt: skip
     if len(line_styles) > 1:
         handles += [Line2D([], [], color=INK, linestyle=style, linewidth=2, label=name) for name, style in line_styles.items()]
-    finish(figure, handles, "Stability of the output over training: thin lines are families, thick ones log means")
-    return png(figure)
+    title = "Stability of the output over training: thin lines are families, thick ones log means"
+    drawn = rows[["trial", "schedule", "swapped", "moment", "epoch", *QUANTITIES]].assign(model=rows["trial"].map(models))
+    return finish(figure, axes, handles, title, drawn)
 
 
-def over_sizes(points: pd.DataFrame, slopes: pd.DataFrame) -> bytes | None:
+def over_sizes(points: pd.DataFrame, slopes: pd.DataFrame) -> Drawing | None:
     """R of the output over the training size: log means with 95 % intervals, a line per group of one law and estimator."""
     if points.empty:
         return None
     others = list(slopes.columns[: list(slopes.columns).index("group") + 1])
     figure, (panel,) = panels(1)
-    figure.set_size_inches(6.4, 5.0)
+    figure.set_size_inches(4.8, 4.6)
     handles = []
     for index, (key, here) in enumerate(points.groupby(others, sort=False)):
         slope = slopes[(slopes[others] == list(key)).all(axis=1)].iloc[0]
@@ -174,12 +178,12 @@ def over_sizes(points: pd.DataFrame, slopes: pd.DataFrame) -> bytes | None:
             f"{name} ({slope['num_families']}): P^{slope['exponent']:+.2f} [{slope['exponent_low']:+.2f}, {slope['exponent_high']:+.2f}]"
         )
         handles.append(Line2D([], [], markersize=7, label=shown, **_style(index)))
-    panel.axhline(1, color="#999999", linewidth=0.8)
+    panel.axhline(1, color="#777777", linewidth=0.8)
     _logarithmic(panel, x=True)
     panel.set_xlabel("training images P", fontsize=9)
     panel.set_ylabel("relative stability R of the output", fontsize=9)
-    finish(figure, handles, "R over the size of the training set: log means, 95 % intervals over seeds and families")
-    return png(figure)
+    title = "R over the size of the training set: log means, 95 % intervals over seeds and families"
+    return finish(figure, [panel], handles, title, points)
 
 
 def _logarithmic(panel: Axes, x: bool = False) -> None:
@@ -190,14 +194,8 @@ def _logarithmic(panel: Axes, x: bool = False) -> None:
     for axis in (panel.yaxis, panel.xaxis)[: 1 + x]:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def _style(index: int) -> dict[str, Any]:
     return {"color": SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)], "marker": SWAP_EPOCH_MARKERS[index % len(SWAP_EPOCH_MARKERS)]}
-
-
-def _canvas(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure

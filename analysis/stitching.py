@@ -52,7 +52,6 @@ def stitching(asked: Asked) -> Found:
         title,
         [_penalty_line(found), *_association_lines(related)],
         {"stitching_penalty": found, "stitching_association": related},
-        {},
         [_by_swap(found), _extremes(found), _related(related)],
     )
 

@@ -1,4 +1,4 @@
-"""Figures of what changes: families after their swap, and spread over sizes. As `analysis.figures`, PNG bytes or None."""
+"""Figures of what changes: families after their swap, and spread over sizes. As `analysis.figures`, a drawing or None."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import t as student
 
-from analysis.akp import CONFIDENCE, PRIMARY_MEASURE
-from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels, png
+from analysis.activations import layer_order
+from analysis.akp import CONFIDENCE, PRIMARY_MEASURE, PRIMARY_PREDICTOR
+from analysis.drawing import Drawing
+from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels
+from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 
 _GROUPS = {"controls": SWAPPED["none"][1:], "stressed": ("#D55E00", "s")}
 _AXES = {"data.train_size": "training images", "model.widths": "width (geometric mean)"}
 
 
-def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | None:
+def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> Drawing | None:
     """Gap, then spread per layer, over epochs: means over the families of one swap epoch, with t intervals over families.
 
     Families that swap more than once are left out.
@@ -28,21 +31,24 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | N
     swap_epochs = sorted(table["swap_epoch"].dropna().unique())
     if looks.empty or not swap_epochs:
         return None
-    layers = list(dict.fromkeys(looks["layer"]))
+    layers = layer_order(looks)
     figure, axes = panels(1 + len(layers))
-    whole = table[table["layer"].isna() & np.isfinite(table["gap_accuracy"])]
-    shown = [(whole, "gap_accuracy", "gap: train minus test accuracy", "all layers")]
+    whole = table[table["layer"].isna() & np.isfinite(table[PRIMARY_PREDICTOR])]
+    shown = [(whole, PRIMARY_PREDICTOR, PREDICTORS[PRIMARY_PREDICTOR], "generalization gap")]
     shown += [(looks[looks["layer"] == layer], "spread", f"spread: {MEASURES[measure].spread_title}", layer) for layer in layers]
+    drawn = []
     for panel, (rows, column, label, title) in zip(axes, shown, strict=True):
         before = (rows["moment"] == "before_swap").to_numpy()  # what a family was before its swap is its control
         controls = rows[rows["swap_epoch"].isna() | before]
         controls = controls.assign(trial=controls["control"]).drop_duplicates(["trial", "epoch"])
-        _over_epochs(panel, controls, column, "#000000", "o", -0.06)
+        of = _over_epochs(panel, controls, column, "#000000", "o", -0.06)
+        drawn.append(of.assign(panel=title, quantity=column, families="controls"))
         for index, epoch in enumerate(swap_epochs):
             colour, marker = _look(index)
             panel.axvline(epoch, color=colour, linewidth=0.8, linestyle=":", zorder=1)
             rows_here = rows[(rows["swap_epoch"] == epoch) & (rows["epoch"] >= epoch)]
-            _over_epochs(panel, rows_here, column, colour, marker, 0.06 * index)
+            of = _over_epochs(panel, rows_here, column, colour, marker, 0.06 * index)
+            drawn.append(of.assign(panel=title, quantity=column, families=f"swap at epoch {epoch}"))
         panel.set_title(title, fontsize=9, color=INK, loc="left")
         panel.set_ylabel(label, fontsize=9)
         panel.set_xlabel("epoch", fontsize=9)
@@ -51,12 +57,12 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> bytes | N
     handles += [
         _handle(*_look(i), f"swap at epoch {epoch} ({(families['swap_epoch'] == epoch).sum()})") for i, epoch in enumerate(swap_epochs)
     ]
-    finish(figure, handles, f"Families after their swap: means over families, {CONFIDENCE:.0%} t intervals")
-    return png(figure)
+    title = f"Families after their swap: means over families, {CONFIDENCE:.0%} t intervals"
+    return finish(figure, axes, handles, title, pd.concat(drawn, ignore_index=True))
 
 
-def _over_epochs(panel: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, shift: float) -> None:
-    """Means over families in order of time; before and after a swap stand at the same epoch."""
+def _over_epochs(panel: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, shift: float) -> pd.DataFrame:
+    """Means over families in order of time, and where they were drawn; before and after a swap stand at the same epoch."""
     order = {"init": 0, "epoch": 1, "before_swap": 1, "after_swap": 2, "end": 1}  # what stands at one place is the same state
     keyed = rows.assign(place=rows["epoch"] + 0.1 * (rows["moment"].map(order) == 2))
     found = keyed.groupby(["trial", "place"])[column].first().groupby("place").agg(["mean", "sem", "count"])
@@ -70,9 +76,12 @@ def _over_epochs(panel: Axes, rows: pd.DataFrame, column: str, colour: str, mark
         "markeredgecolor": "white",
     }
     panel.errorbar(found.index + shift, found["mean"], yerr=reach, marker=marker, markeredgewidth=0.5, zorder=3, **style)
+    reach = np.where(found["count"] > 1, reach, np.nan)
+    ends = {"low": found["mean"] - reach, "high": found["mean"] + reach}
+    return found.assign(**ends).rename(columns={"count": "num_families"}).drop(columns="sem").reset_index(names="epoch")
 
 
-def spread_over_sizes(fits: pd.DataFrame, spreads: pd.DataFrame, axis: str, measure: str = PRIMARY_MEASURE) -> bytes | None:
+def spread_over_sizes(fits: pd.DataFrame, spreads: pd.DataFrame, axis: str, measure: str = PRIMARY_MEASURE) -> Drawing | None:
     """One panel per layer: mean spread at each size with its interval, the fitted law, and the statement, for each group."""
     fits = fits[(fits["axis"] == axis) & (fits["measure"] == measure)]
     spreads = spreads[(spreads["axis"] == axis) & (spreads["measure"] == measure)]
@@ -104,14 +113,14 @@ def spread_over_sizes(fits: pd.DataFrame, spreads: pd.DataFrame, axis: str, meas
         panel.set_ylabel(f"spread: {MEASURES[measure].spread_title}", fontsize=9)
     counts = spreads.groupby("group")["num_families"].max()
     handles = [_handle(*_GROUPS[g], f"{g} ({counts[g]} families at each size)") for g in _GROUPS if g in counts.index]
-    finish(
-        figure, handles, f"Spread at the end over {axis}: mean over families, {CONFIDENCE:.0%} bootstrap intervals, fitted s_inf + a n^-b"
-    )
-    return png(figure)
+    title = f"Spread at the end over {axis}: mean over families, {CONFIDENCE:.0%} bootstrap intervals, fitted s_inf + a n^-b"
+    law = ["layer", "group", "s_inf", "s_inf_low", "s_inf_high", "a", "b", "n_0", "statement"]
+    return finish(figure, axes, handles, title, spreads.merge(fits[law], on=["layer", "group"], how="left"))
 
 
 def _look(index: int) -> tuple[str, str]:
-    return SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)], SWAP_EPOCH_MARKERS[index % len(SWAP_EPOCH_MARKERS)]
+    """Colour and marker of a swap epoch; the first marker is the controls'."""
+    return SWAP_EPOCH_COLOURS[index % len(SWAP_EPOCH_COLOURS)], SWAP_EPOCH_MARKERS[(index + 1) % len(SWAP_EPOCH_MARKERS)]
 
 
 def _handle(colour: str, marker: str, label: str) -> Line2D:

@@ -135,27 +135,28 @@
     save(new Blob([await new Response(plain).arrayBuffer()], { type: "text/csv" }), link.download.replace(/\.gz$/, ""));
   }
 
-  // The panels that are shown, as they are shown, below each other in one file.
-  function saveDrawing(figure) {
-    const panels = every(".panel", figure).filter((panel) => panel.offsetParent);
-    const shown = panels.map((panel) => panel.querySelector("svg")), drawing = shown[0].cloneNode(false);
-    for (const { name } of [...drawing.attributes]) drawing.removeAttribute(name);
-    const add = (name, values) => Object.entries(values).reduce((made, [key, value]) => (made.setAttribute(key, value), made),
-      drawing.appendChild(document.createElementNS(drawing.namespaceURI, name)));
-    add("style", {}).textContent = document.getElementById("chart-style").textContent;
-    add("rect", { class: "paper", width: "100%", height: "100%" });
-    let width = 0, height = 0;
-    for (const one of shown) {
-      const copy = drawing.appendChild(one.cloneNode(true)), box = one.viewBox.baseVal;
-      copy.setAttribute("y", height);
-      [width, height] = [Math.max(width, box.width), height + box.height];
-    }
-    drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    drawing.setAttribute("width", width);
-    drawing.setAttribute("height", height);
-    const layer = panels.length === 1 ? panels[0].dataset.layer : "";
+  function saveDrawing(figure) { // all that is shown of it, where it stands
+    const shown = every(".key > svg, .panel > svg", figure).filter((svg) => svg.getClientRects().length);
+    const boxes = shown.map((svg) => svg.getBoundingClientRect());
+    const left = Math.min(...boxes.map((box) => box.left)), top = Math.min(...boxes.map((box) => box.top));
+    const width = Math.max(...boxes.map((box) => box.right)) - left, height = Math.max(...boxes.map((box) => box.bottom)) - top;
+    const make = (name, attributes) => {
+      const element = document.createElementNS(shown[0].namespaceURI, name);
+      Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+      return element;
+    };
+    const whole = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
+    const style = make("style", {});
+    style.textContent = document.getElementById("chart-style").textContent;
+    whole.append(style, make("rect", { class: "paper", width: "100%", height: "100%" }));
+    shown.forEach((svg, i) => {
+      const copy = whole.appendChild(svg.cloneNode(true));
+      const at = { x: boxes[i].left - left, y: boxes[i].top - top, width: boxes[i].width, height: boxes[i].height };
+      Object.entries(at).forEach(([key, value]) => copy.setAttribute(key, value));
+    });
+    const panels = every(".panel", figure).filter((panel) => panel.offsetParent), layer = panels.length === 1 && panels[0].dataset.layer;
     const name = layer ? `${figure.id}_${layer.replace(/[^\w.-]/g, "_")}` : figure.id;
-    save(new Blob([new XMLSerializer().serializeToString(drawing)], { type: "image/svg+xml" }), `${name}.svg`);
+    save(new Blob([new XMLSerializer().serializeToString(whole)], { type: "image/svg+xml" }), `${name}.svg`);
   }
 
   // A plot is one stop of the Tab key. In it the arrows go from mark to mark, from left to right, and Enter isolates.

@@ -15,8 +15,8 @@ from scipy.stats import binomtest, spearmanr
 from scipy.stats import t as student
 
 from analysis.agreement import across, agreements, comparisons, mean_over_pairs, pair_kinds, wilson
-from analysis.agreement_figures import agreement_curves, independent_counts, representatives
-from analysis.agreement_question import over_controls
+from analysis.agreement_figures import agreement_curves, independent_counts, representatives, with_control
+from analysis.agreement_question import _not_drawn, over_controls
 from analysis.examples import at_swaps, examples
 from analysis.learning_order import agreed_means, order_changes, order_pairs, orders
 from analysis.measures.pair_agreement import pair_agreement
@@ -304,7 +304,7 @@ def test_contact_sheet_shows_the_thumbnails_it_was_given():
         Image.fromarray(np.full((6, 6, 3), [255, 0, 0], dtype=np.uint8)).save(sink, "PNG")
         pictures[sample] = sink.getvalue()
     sheet = contact_sheet(found, pictures, "test", "control")
-    pixels = matplotlib.image.imread(io.BytesIO(sheet), format="png")[..., :3]
+    pixels = matplotlib.image.imread(io.BytesIO(sheet.png()), format="png")[..., :3]
     assert ((pixels == [1, 0, 0]).all(axis=-1)).mean() > 0.2
     assert contact_sheet(found, {}, "test", "control") is None
     assert (
@@ -317,3 +317,18 @@ def representatives_of(trials: pd.DataFrame) -> pd.DataFrame:
     found = representatives(trials)
     assert found["trial"].tolist() == ["t1"]
     return found
+
+
+def test_a_line_of_one_point_is_not_drawn_but_said():
+    rows = pd.DataFrame(
+        [
+            {"epoch": epoch, "pairs": pairs, "kappa": 0.1 * epoch}
+            for epoch in (4, 5)
+            for pairs in ("within", "within_other", "other_seeds", "same_seed")
+        ]
+    ).assign(comparison="control", alignment="epoch", split="test", swapped="loss", swap_epoch=4, control="t1", trial="t2")
+    assert set(with_control(rows).rows["since"]) == {0, 1}
+    alone = rows[rows["epoch"] == 4]
+    assert with_control(alone) is None
+    assert "fewer than two epochs since a swap" in _not_drawn(alone, None)[0]
+    assert _not_drawn(alone.head(0), None) == []

@@ -18,6 +18,7 @@ from analysis.hull_tables import NULL, PIXELS, SAMPLE
 from analysis.measures.generalization import gaps
 from analysis.question import Asked
 from analysis.schema import FLAG, FLOAT, TEXT, TRIAL, VERSION, Column, Table
+from tests.analysis.drawn import check
 
 NUM_SAMPLES, NUM_NULL, NUM_REPLICAS = 30, 20, 2
 LAYERS = (PIXELS, "block1", "block2")
@@ -235,8 +236,7 @@ def test_the_whole_answer(sweep, rows):
     found = extrapolation(asked)
     names = {"extrapolation", *(f"extrapolation_{name}" for name in ("layers", "errors", "gap", "beside", "sizes"))}
     assert set(found.tables) == names
-    assert set(found.figures) == {"hull_distances", "hull_images", "hull_crossings"}
-    assert all(png.startswith(b"\x89PNG") for png, _ in found.figures.values())
+    check(found.charts, {"hull_distances", "hull_images", "hull_crossings"})
     assert len(found.shown) == 5
     assert "pixels 100.0%" in found.lines[0]
     assert "null 100.0%" in found.lines[0]

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from analysis import figures, report_first, tables
 from analysis.__main__ import main
 from analysis.akp import associations
 from analysis.analyse import analyse
+from analysis.chart import Chart, Panel, too_large
 from analysis.gap_chart import gap_chart
 from analysis.html import number
 from analysis.measures.generalization import gaps
@@ -189,10 +191,24 @@ def test_the_page_has_a_section_per_question_or_says_why_not(analysed):
 
 
 def test_a_section_has_its_sentences_figures_and_tables_escaped():
-    found = Found("A < B", ["1 < 2."], {}, {"f": (b"png", "x < y")}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")])
+    chart = Chart("f", "t", "sees", "x < y", [Panel("<svg/>")], pd.DataFrame({"x": [1]}))
+    found = Found("A < B", ["1 < 2."], {}, [(pd.DataFrame({"n<": ["<i>"]}), "c < d")], charts=[chart])
     section = _body(found, "")
-    assert section.startswith("<p>1 &lt; 2.</p>\n<figure>")
+    assert section.startswith("<p>1 &lt; 2.</p>\n<figure")
     assert all(text in section for text in ("x &lt; y", "c &lt; d", "n&lt;", "&lt;i&gt;"))
+
+
+def test_data_too_large_for_the_page_lie_where_it_says():
+    chart = Chart("f", "t", "sees", "c", [Panel("<svg/>")], pd.DataFrame({"x": range(200_001)}))
+    assert "<code>analysis/f.parquet</code>" in chart.html()
+    assert list(too_large([chart])) == ["f"]
+    assert too_large([replace(chart, data=chart.data.head(200_000))]) == {}
+
+
+def test_a_legend_counts_the_families_of_a_panel():
+    rows = pd.DataFrame({"trial": ["a", "b", "c", "a"], "layer": ["block1", "block1", "block1", "head"]})
+    assert figures.families_a_panel(rows, ["block1", "head"]) == "1 to 3 a panel"
+    assert figures.families_a_panel(rows, ["block1"]) == "3"
 
 
 def test_the_page_tells_of_failures_and_escapes_text(analysed):

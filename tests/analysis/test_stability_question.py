@@ -11,6 +11,7 @@ from analysis.probe_tables import ESTIMATORS
 from analysis.question import Asked
 from analysis.spreads import families, setup, spreads
 from analysis.stability import stability
+from tests.analysis.drawn import check
 
 LOOKS = {"init": 0, "before_swap": None, "after_swap": None, "end": 8}
 
@@ -71,7 +72,7 @@ def test_the_published_relation_is_found_where_it_holds(sweep, rows):
     assert abs(rho.loc["diffeo", "rho_all"]) < 0.6
     assert rho.loc["noise", "rho_all"] < -0.6
     assert "eps = 0.2 " in found.lines[0]
-    assert set(found.figures) == {"stability_against_error", "stability_by_layer", "stability_over_training"}
+    check(found.charts, {"stability_against_error", "stability_by_layer", "stability_over_training"})
     beside = found.tables["stability_predictors"]
     assert {"spread/cka", "stability/relative"} <= set(beside["score"])
     scored = beside[(beside["score"] == "stability/relative") & (beside["predictor"] == "test_error")]
