@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.storage import Store
+from analysis.storage import Store, Unreachable, answering
 
 
 class Unreadable(ValueError):
@@ -18,9 +18,15 @@ class Unreadable(ValueError):
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """What is read inside is this file. Raises Unreadable where it is torn or foreign, FileNotFoundError where it is absent."""
+    """What is read inside is this file.
+
+    Raises Unreadable where it is torn or foreign, FileNotFoundError where it is absent, Unreachable where nothing can be said of it.
+    """
     try:
-        yield
+        with answering(path):
+            yield
+    except Unreachable:
+        raise
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: is missing, though the results name it; {_advice(path)}") from None
     except (Unreadable, pa.ArrowException, OSError) as error:

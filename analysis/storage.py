@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -29,8 +29,28 @@ _S3_OPTIONS = ("region", "endpoint_override", "scheme", "allow_bucket_creation",
 _GCS_OPTIONS = ("endpoint_override", "scheme", "project_id", "anonymous")
 _SWITCHES = ("allow_bucket_creation", "anonymous")
 
+_NO_ANSWER = ("AWS Error", "google::cloud")  # how pyarrow's clients begin, as for what is damaged it raises OSError, too
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Unreachable(OSError):
+    """A store does not answer as it should, though asked again and again, or refuses. Says nothing of what is there."""
+
+
+@contextlib.contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Raises Unreachable, with the address, where a store that is asked inside gives no answer."""
+    try:
+        yield
+    except (FileNotFoundError, Unreachable):
+        raise
+    except OSError as error:
+        if not any(words in str(error) for words in _NO_ANSWER):
+            raise
+        why = " ".join(str(error).split())
+        raise Unreachable(f"{address}: cannot be reached, so the same command is to be typed again later: {why}") from error
 
 
 class Store:
@@ -67,15 +87,17 @@ class Store:
         return f"{self.base}/{name}"
 
     def exists(self, name: str) -> bool:
-        return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
+        with answering(f"{self.root}/{name}"):
+            return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Sorted base names of the files in a folder; empty if there is no such folder."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
+        with answering(f"{self.root}/{folder}"):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
 
     def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(self.path(name)) as stream:
+        with answering(f"{self.root}/{name}"), self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
     def write(self, name: str, data: bytes) -> None:
@@ -90,7 +112,7 @@ class Store:
         if not self.is_local:  # an object appears when its upload completes, so that begins when all is there
             buffer = pa.BufferOutputStream()
             fill(buffer)
-            with self.filesystem.open_output_stream(final) as sink:
+            with answering(f"{self.root}/{name}"), self.filesystem.open_output_stream(final) as sink:
                 sink.write(buffer.getvalue())
             return
         temporary = self.path(f"{TEMPORARY_FOLDER}/{_WRITING}{uuid.uuid4().hex}")
@@ -118,7 +140,8 @@ class Store:
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
         if self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+            with answering(f"{self.root}/{name}"):
+                self.filesystem.delete_file(self.path(name))
 
     def delete_temporaries(self) -> None:
         """Remove what killed writers left: what they held a lock on and nobody does. Where there are no locks, it is left for an hour."""

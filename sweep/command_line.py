@@ -151,9 +151,10 @@ def guarded(verb: Callable[[], int], again: str) -> int:
 def _further_mistakes() -> tuple[type[Exception], ...]:
     """What else is the user's to mend. Imported when something went wrong: it is slow."""
     from analysis.reading import Unreadable
+    from analysis.storage import Unreachable
     from trainables.schedule import NameMismatch
 
-    return NameMismatch, Unreadable
+    return NameMismatch, Unreachable, Unreadable
 
 
 def typed(module: str, words: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from analysis import tables
-from analysis.storage import Store
+from analysis.storage import Store, Unreachable
 from analysis.wording import counted
 from sweep.claim import claimed
 from sweep.config import ConfigError
@@ -20,7 +20,10 @@ NOT_OF_FAMILIES = ("image_statistics", "hull_pixels", "warps", "runs")
 
 
 def damaged(store: Store) -> dict[str, str]:
-    """Files of finished families that are not what was written, and why. Pages of data are compared with their checksums."""
+    """Files of finished families that are not what was written, and why. Pages of data are compared with their checksums.
+
+    Raises Unreachable for a store that does not answer, which says nothing of its files.
+    """
     present = tables.names(store, "trials")
     rows, unreadable = readable_trials(store, present)
     done = rows.loc[rows["status"] == "done", "trial"].tolist()
@@ -36,6 +39,8 @@ def damaged(store: Store) -> dict[str, str]:
         for name in tables.names(store, table):
             try:
                 tables.read(store, table, only=[name])
+            except Unreachable:
+                raise
             except DAMAGE as error:
                 found[f"{table}/{name}.parquet"] = " ".join(str(error).split())
     return found
@@ -47,6 +52,8 @@ def _why(store: Store, table: str, trial: str) -> tuple[str, str | None]:
         rows = tables.read(store, table, only=[trial])
         strangers = set(rows["trial"]) - {trial}
         return file, f"it is about {', '.join(sorted(strangers))}" if strangers or rows.empty else None
+    except Unreachable:
+        raise
     except DAMAGE as error:
         return file, " ".join(str(error).split())
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis import tables
-from analysis.storage import Store
+from analysis.storage import Store, Unreachable
 from sweep.config import ConfigError, Sweep
 from sweep.space import Changes, Point, corners, grid, num_firsts, num_stressed, points, recipe_of
 from sweep.study import SearchStudy
@@ -257,6 +257,8 @@ def readable_trials(store: Store, present: list[str]) -> tuple[pd.DataFrame, dic
     columns = ["trial", "status", "recipe"]
     try:
         rows = tables.read(store, "trials", columns, present)
+    except Unreachable:
+        raise
     except DAMAGE:  # of one or more, which are found one by one
         rows = None
     if rows is not None and rows["trial"].tolist() == present:
@@ -270,6 +272,8 @@ def readable_trials(store: Store, present: list[str]) -> tuple[pd.DataFrame, dic
             for recipe in row["recipe"]:
                 json.loads(recipe)
             parts.append(row)
+        except Unreachable:
+            raise
         except DAMAGE as error:
             damaged[trial] = " ".join(str(error).split())
     return pd.concat(parts, ignore_index=True), damaged

@@ -46,7 +46,8 @@ def faulty(
 ) -> Iterator[tuple[str, Counter[str]]]:
     """A way to a store that, for a share `rate` of all requests, refuses, hangs, drops the connection or sends half of an answer.
 
-    A kind besides, `short`, sends half of an object and calls it whole. Yields its URL and how often it did what.
+    Two kinds besides: `short` sends half of an object and calls it whole, `closed` lists objects and refuses each.
+    Yields its URL and how often it did what.
     """
     target, draw, done, lock = urlsplit(url), random.Random(seed), Counter[str](), threading.Lock()
 
@@ -56,11 +57,11 @@ def faulty(
         def forward(self) -> None:
             with lock:
                 fault = draw.choice(kinds) if draw.random() < rate else "none"
-                if fault == "short" and (self.command != "GET" or "list-type" in self.path):
+                if (fault == "short" and self.command != "GET") or (fault in ("short", "closed") and "list-type" in self.path):
                     fault = "none"
                 done[fault] += 1
             body = self.body()
-            if fault == "refused":
+            if fault in ("refused", "closed"):
                 self.send_response(503)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from analysis import tables
+from analysis import storage, tables
 from analysis.storage import Store
+from sweep.__main__ import main
 from sweep.config import load
+from sweep.damage import damaged
 from sweep.plan import make_plan, results_store
 from sweep.study import SearchStudy
 from tests.aws import REGION, emulated, faulty
@@ -126,6 +129,26 @@ def test_thousands_of_small_objects_come_many_at_a_time(s3):
         slow = Store(f"s3://our-results/results/tiny?endpoint_override={url}&scheme=http")
         assert slow.each(lambda name: int(slow.read(f"many/{name}")), slow.names("many")) == list(range(64))
         assert served["none"] >= 65
+
+
+def test_a_store_that_does_not_answer_is_not_one_with_damaged_files(s3, monkeypatch, tmp_path, capsys):
+    """Nothing is run again, or deleted by a repair, because of it: each command ends with one line that says so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(CONFIG)
+    config, _ = load("my.yaml")
+    store = results_store(config)
+    store.write("trials/t000000000000.parquet", b"what there is")
+    assert damaged(store)
+    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    for kind in ("refused", "closed"):
+        with faulty(s3["AWS_ENDPOINT_URL"], seed=0, rate=1.0, kinds=(kind,)) as (url, _):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            for verb in (["plan"], ["status"], ["check", "--repair"]):
+                assert main([*verb, "--config", "my.yaml"]) == 2
+                said = capsys.readouterr().err
+                assert re.search(r"^(s3://)?our-results/results/tiny/trials\S*: cannot be reached, .* 503", said), said
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
+    assert Store("s3://our-results/results/tiny").read("trials/t000000000000.parquet") == b"what there is"
 
 
 def test_a_store_that_goes_on_failing_is_asked_again(s3, monkeypatch):
