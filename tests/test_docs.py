@@ -206,7 +206,7 @@ def test_the_reference_has_every_key():
     text = configuration_markdown()
     for key in keys():
         assert f"| `{key.rpartition('.')[2]}` |" in text, key
-    assert "| `replicas` | whole number ≥ 2 | `6` |" in text
+    assert "| `replicas` | whole number ≥ 2 ≤ 32767 | `6` |" in text
     assert "`data` with `source: npz`" in text
 
 
