@@ -135,11 +135,11 @@ def ray_session(cpus: int) -> Iterator[None]:
     """The cluster that is there, see `cluster.address`; else a local Ray that listens on loopback only."""
     import ray
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the tables, and on the console by our line
+    silent = {"log_to_driver": False, "logging_level": logging.CRITICAL}  # what failed is in the tables, and on the console by our line
     if address := cluster.address():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **silent)
     else:
-        ray.init(address=cluster.LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=cluster.LOCAL, num_cpus=cpus, include_dashboard=False, **silent)
     try:
         yield
     finally:
