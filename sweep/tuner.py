@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.storage import Store
 from analysis.wording import counted
@@ -135,11 +135,12 @@ def ray_session(cpus: int) -> Iterator[None]:
     """The cluster that is there, see `cluster.address`; else a local Ray that listens on loopback only."""
     import ray
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the tables, and on the console by our line
+    # What failed is in the tables, and on the console by our line.
+    silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address := cluster.address():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **silent)
     else:
-        ray.init(address=cluster.LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=cluster.LOCAL, num_cpus=cpus, include_dashboard=False, **silent)
     try:
         yield
     finally:

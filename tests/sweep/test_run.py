@@ -285,6 +285,7 @@ def test_a_dead_worker_is_retried(tmp_path, undisturbed, same_tables):
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "died: what had not been reported was trained again" in output
+    assert "Traceback" not in output
     assert pd.read_parquet(folder / "results" / "tiny" / "runs")["num_deaths"].item() >= 1
     same_tables(Store(folder / "results" / "tiny"), Store(undisturbed[0] / "results" / "tiny"))
 
