@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from analysis.storage import Store
+from analysis.storage import Store, answering
 
 FOLDER = ".drivers"
 SILENT_S = 300.0  # without a beat for so long, a claim from elsewhere is taken to be a dead driver's
@@ -24,7 +24,8 @@ SILENT_S = 300.0  # without a beat for so long, a claim from elsewhere is taken 
 
 def times(store: Store) -> dict[str, float]:
     """When each claim was written last, in seconds by the store's clock."""
-    infos = store.filesystem.get_file_info(pafs.FileSelector(store.path(FOLDER), allow_not_found=True))
+    with answering(f"{store.root}/{FOLDER}"):
+        infos = store.filesystem.get_file_info(pafs.FileSelector(store.path(FOLDER), allow_not_found=True))
     return {f"{FOLDER}/{i.base_name}": i.mtime.timestamp() for i in infos if i.type == pafs.FileType.File and i.mtime is not None}
 
 

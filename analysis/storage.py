@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -22,21 +23,25 @@ TEMPORARY_FOLDER = ".tmp"
 _WRITING = "writing-"  # how the names of files begin there that are about to be renamed into place
 _OLD_S = 3600.0
 _AT_ONCE = 32  # requests to an object store under way: nearly all of their time is waiting
-_ATTEMPTS = 13  # with pauses that double from 50 ms: some three minutes of an unreachable store are waited out
+_ATTEMPTS = 13  # with pauses that double from 50 ms: some three minutes of refusals are waited out, of silence a quarter of an hour
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _GCS_RETRY_S = 180  # as long for Google's; what its client would wait is 15 minutes
 _S3_OPTIONS = ("region", "endpoint_override", "scheme", "allow_bucket_creation", "anonymous")
 _GCS_OPTIONS = ("endpoint_override", "scheme", "project_id", "anonymous")
 _SWITCHES = ("allow_bucket_creation", "anonymous")
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
-_NO_ANSWER = ("AWS Error", "google::cloud")  # how pyarrow's clients begin, as for what is damaged it raises OSError, too
+# What says nothing of a file: how pyarrow's clients of stores begin, and errors of a disk or a mount. For damage it raises OSError, too.
+_NO_ANSWER = ("AWS Error", "google::cloud")
+_NO_DAMAGE = ("EACCES", "EPERM", "EIO", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH")
+_REFUSED = {getattr(errno, name) for name in _NO_DAMAGE if hasattr(errno, name)}
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Unreachable(OSError):
-    """A store does not answer as it should, though asked again and again, or refuses. Says nothing of what is there."""
+    """A store or a disk does not answer, though asked again and again, or refuses to. Says nothing of what is there."""
 
 
 @contextlib.contextmanager
@@ -47,10 +52,10 @@ def answering(address: str) -> Iterator[None]:
     except (FileNotFoundError, Unreachable):
         raise
     except OSError as error:
-        if not any(words in str(error) for words in _NO_ANSWER):
+        if error.errno not in _REFUSED and not any(words in str(error) for words in _NO_ANSWER):
             raise
         why = " ".join(str(error).split())
-        raise Unreachable(f"{address}: cannot be reached, so the same command is to be typed again later: {why}") from error
+        raise Unreachable(f"{address}: refused or not answered, so nothing is known of it: {why}") from error
 
 
 class Store:
@@ -115,12 +120,12 @@ class Store:
             with answering(f"{self.root}/{name}"), self.filesystem.open_output_stream(final) as sink:
                 sink.write(buffer.getvalue())
             return
-        temporary = self.path(f"{TEMPORARY_FOLDER}/{_WRITING}{uuid.uuid4().hex}")
-        for path in (temporary, final):
-            self.filesystem.create_dir(os.path.dirname(path), recursive=True)
+        for path in (self.path(TEMPORARY_FOLDER), os.path.dirname(final)):
+            self.filesystem.create_dir(path, recursive=True)
+        sink = self._temporary()
+        temporary = sink.name
         try:
-            with open(temporary, "wb") as sink:
-                _lock(sink)
+            with sink:
                 fill(sink)
                 sink.flush()
                 os.fsync(sink.fileno())
@@ -129,6 +134,14 @@ class Store:
             if os.path.exists(temporary):
                 os.remove(temporary)
             raise
+
+    def _temporary(self) -> IO[bytes]:
+        """A new file that this process holds the lock on, as `delete_temporaries` may have come between the two."""
+        while True:
+            sink = open(self.path(f"{TEMPORARY_FOLDER}/{_WRITING}{uuid.uuid4().hex}"), "wb")  # noqa: SIM115
+            if _lock(sink) is not False and os.fstat(sink.fileno()).st_nlink:
+                return sink
+            sink.close()
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """`function` of each item, in their order: many at a time where that reads from an object store."""
@@ -140,18 +153,20 @@ class Store:
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
         if self.exists(name):
-            with answering(f"{self.root}/{name}"):
+            with contextlib.suppress(FileNotFoundError), answering(f"{self.root}/{name}"):  # another may delete it, too
                 self.filesystem.delete_file(self.path(name))
 
     def delete_temporaries(self) -> None:
         """Remove what killed writers left: what they held a lock on and nobody does. Where there are no locks, it is left for an hour."""
         if not self.is_local:
             return
-        selector = pafs.FileSelector(self.path(TEMPORARY_FOLDER), allow_not_found=True)
-        for info in self.filesystem.get_file_info(selector):
+        found: list[pafs.FileInfo] = []
+        with contextlib.suppress(OSError):  # a folder that is being made
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path(TEMPORARY_FOLDER), allow_not_found=True))
+        for info in found:
             if info.type != pafs.FileType.File or info.mtime is None:
                 continue
-            with contextlib.suppress(FileNotFoundError), open(info.path, "rb+") as file:  # its writer may end meanwhile
+            with contextlib.suppress(OSError), open(info.path, "rb") as file:  # its writer may end meanwhile, or be another user
                 is_old = time.time() - info.mtime.timestamp() > _OLD_S
                 free = _lock(file)
                 if free is not False and (is_old or (free and info.base_name.startswith(_WRITING))):
@@ -188,7 +203,9 @@ def _parsed(uri: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     if unknown := sorted(set(options) - set(allowed)):
         raise ValueError(f"unknown option {unknown[0]!r}; allowed: {', '.join(allowed)}")
     for name in set(_SWITCHES) & set(options):
-        options[name] = options[name] in ("1", "true")
+        if options[name] not in _SWITCH:
+            raise ValueError(f"{name}={options[name]}; allowed: {', '.join(_SWITCH)}")
+        options[name] = _SWITCH[options[name]]
     return f"{parts.netloc}{parts.path}".rstrip("/"), options
 
 
@@ -220,4 +237,4 @@ def _gcs(uri: str) -> tuple[pafs.GcsFileSystem, str]:
     return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=_GCS_RETRY_S), **options), path
 
 
-_OPENED: dict[str, Callable[[str], tuple[pafs.FileSystem, str]]] = {"s3": _s3, "gs": _gcs}
+_OPENED: dict[str, Callable[[str], tuple[pafs.FileSystem, str]]] = {"s3": _s3, "gs": _gcs, "gcs": _gcs}

@@ -136,9 +136,10 @@ def guarded(verb: Callable[[], int], again: str) -> int:
     try:
         return verb()
     except Exception as error:
-        if not isinstance(error, ConfigError) and not isinstance(error, _further_mistakes()):
+        if not isinstance(error, (ConfigError, MemoryError)) and not isinstance(error, _further_mistakes()):
             raise
-        Console(stderr=True, soft_wrap=True).print(printable(str(error)), highlight=False, markup=False, style="red")
+        said = f"not enough memory: {error}" if isinstance(error, MemoryError) else str(error)
+        Console(stderr=True, soft_wrap=True).print(printable(said), highlight=False, markup=False, style="red")
         return REFUSED
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print(f"stopped. To go on: {again}", highlight=False, markup=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from analysis import tables
-from analysis.storage import Store
+from analysis.storage import Store, answering
 from analysis.wording import counted
 from sweep.cost import Cost
 from sweep.plan import Plan
@@ -58,7 +58,8 @@ def _bytes_of(store: Store, families: Iterable[str]) -> int:
     files = {f"{trial}.parquet" for trial in families}
     found = 0
     for table in tables.TABLES:
-        infos = store.filesystem.get_file_info(pafs.FileSelector(store.path(table), allow_not_found=True))
+        with answering(f"{store.root}/{table}"):
+            infos = store.filesystem.get_file_info(pafs.FileSelector(store.path(table), allow_not_found=True))
         found += sum(info.size for info in infos if info.base_name in files)
     return found
 

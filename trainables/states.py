@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from analysis.storage import Store
+from analysis.storage import Store, answering
 from trainables.schedule import check_same
 
 FOLDER, SUFFIX = "states", ".safetensors"
@@ -52,8 +52,12 @@ class States:
         """
 
         def read(name: str) -> dict[str, Any] | None:
-            with self.store.filesystem.open_input_file(self.store.path(self.file(name))) as file:
-                return _metadata(file)
+            path = self.store.path(self.file(name))
+            try:
+                with answering(path), self.store.filesystem.open_input_file(path) as file:
+                    return _metadata(file)
+            except FileNotFoundError:  # a driver at work deletes what it needs no more
+                return None
 
         found, names = {}, self.names()
         for name, metadata in zip(names, self.store.each(read, names), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.storage import TEMPORARY_FOLDER, Store
+from analysis import storage
+from analysis.storage import TEMPORARY_FOLDER, Store, Unreachable, answering
 
 
 def test_round_trip_and_listing(tmp_path):
@@ -106,3 +108,46 @@ def test_check_writable(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         Store(tmp_path / "file").check_writable()
+
+
+def test_a_file_swept_before_its_writer_holds_the_lock_is_begun_anew(tmp_path, monkeypatch):
+    """Between opening and locking, another process takes it for one that a killed writer left."""
+    store, swept, lock = Store(tmp_path), [], storage._lock
+
+    def late(file):
+        if not swept:
+            swept.append(file.name)
+            store.delete_temporaries()
+        return lock(file)
+
+    monkeypatch.setattr(storage, "_lock", late)
+    store.write("a.bin", b"all of it")
+    assert swept
+    assert store.read("a.bin") == b"all of it"
+
+
+def test_two_may_delete_a_file(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    monkeypatch.setattr(Store, "exists", lambda self, name: True)  # it goes between the look and the deed
+    store.delete("a.bin")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), Unreachable),
+        (OSError(errno.ESTALE, "Stale file handle"), Unreachable),
+        (OSError("When reading ...: AWS Error UNKNOWN (HTTP status 503)"), Unreachable),
+        (OSError("could not verify page integrity, CRC checksum verification failed"), OSError),
+        (FileNotFoundError("gone"), FileNotFoundError),
+    ],
+)
+def test_what_is_refused_says_nothing_of_a_file(error, raised):
+    with pytest.raises(OSError, match=".") as found, answering("here"):
+        raise error
+    assert type(found.value) is raised
+
+
+def test_a_switch_is_true_or_false():
+    with pytest.raises(ValueError, match="anonymous=yes; allowed: true, 1, false, 0"):
+        Store("s3://bucket/results?region=us-west-2&anonymous=yes")

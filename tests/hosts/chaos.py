@@ -172,7 +172,7 @@ def chaos(folder: Path, config: Path, reference: Store, seeds: Sequence[int], nu
             refuted += 1
             print(problem, flush=True)
         by_fault.update(run.befell)
-    print("what befell them: " + ", ".join(f"{count} {fault}" for fault, count in by_fault.most_common()))
+    print("what was done to them: " + ", ".join(f"{count} {fault}" for fault, count in by_fault.most_common()))
     print(f"{len(seeds) - refuted} rounds survived of {len(seeds)}: {total} families, bit for bit those of one machine")
     return refuted
 

@@ -14,7 +14,6 @@ from analysis import storage, tables
 from analysis.storage import Store
 from sweep.__main__ import main
 from sweep.config import load
-from sweep.damage import damaged
 from sweep.plan import make_plan, results_store
 from sweep.study import SearchStudy
 from tests.aws import REGION, emulated, faulty
@@ -137,18 +136,19 @@ def test_a_store_that_does_not_answer_is_not_one_with_damaged_files(s3, monkeypa
     (tmp_path / "my.yaml").write_text(CONFIG)
     config, _ = load("my.yaml")
     store = results_store(config)
-    store.write("trials/t000000000000.parquet", b"what there is")
-    assert damaged(store)
     monkeypatch.setattr(storage, "_ATTEMPTS", 1)
-    for kind in ("refused", "closed"):
-        with faulty(s3["AWS_ENDPOINT_URL"], seed=0, rate=1.0, kinds=(kind,)) as (url, _):
-            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-            for verb in (["plan"], ["status"], ["check", "--repair"]):
-                assert main([*verb, "--config", "my.yaml"]) == 2
-                said = capsys.readouterr().err
-                assert re.search(r"^(s3://)?our-results/results/tiny/trials\S*: cannot be reached, .* 503", said), said
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
-    assert Store("s3://our-results/results/tiny").read("trials/t000000000000.parquet") == b"what there is"
+    for name, verbs in (("trials/t0.parquet", (["plan"], ["status"], ["check", "--repair"])), (States.file("s0"), (["plan"], ["status"]))):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
+        store.write(name, b"what there is")
+        for kind in ("refused", "closed"):
+            with faulty(s3["AWS_ENDPOINT_URL"], seed=0, rate=1.0, kinds=(kind,)) as (url, _):
+                monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+                for verb in verbs:
+                    assert main([*verb, "--config", "my.yaml"]) == 2
+                    said = capsys.readouterr().err
+                    assert re.search(r"^(s3://)?our-results/results/tiny/\S*: refused or not answered, .* 503", said), said
+        assert store.read(name) == b"what there is"
+        store.delete(name)
 
 
 def test_a_store_that_goes_on_failing_is_asked_again(s3, monkeypatch):
