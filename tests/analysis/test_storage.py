@@ -143,7 +143,7 @@ def test_two_may_delete_a_file(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_refused_says_nothing_of_a_file(error, raised):
-    with pytest.raises(OSError, match=".") as found, answering("here"):
+    with pytest.raises(OSError, match=r".") as found, answering("here"):
         raise error
     assert type(found.value) is raised
 
