@@ -154,7 +154,7 @@ def with_control(table: pd.DataFrame, split: str = "test") -> Drawing | None:
         panel.set_ylabel("Cohen's kappa of right against wrong", fontsize=9)
     names = {"within": "two stressed networks", "within_other": "two of the control", "same_seed": "stressed and control, same seed"}
     names["other_seeds"] = "stressed and control, other seeds"
-    title = "Agreement across the swap: means over families ±1 standard error over controls"
+    title = "Agreement across the swap: means over controls ±1 standard error over controls"
     return finish(figure, axes, _handles(PAIRS, names), title, pd.concat(drawn, ignore_index=True))
 
 
@@ -162,9 +162,11 @@ def across_architectures(table: pd.DataFrame, split: str = "test") -> Drawing | 
     """A panel per two architectures (controls): kappa of pairs within and between them, at equal accuracy."""
     rows = table[(table["comparison"] == "architecture") & (table["alignment"] == "accuracy") & (table["split"] == split)]
     rows = rows[rows["kappa"].notna() & rows["swap_epoch"].isna()]
-    couples = list(rows[["architecture", "other_architecture"]].drop_duplicates().itertuples(index=False, name=None))[:MAX_PANELS]
+    couples = list(rows[["architecture", "other_architecture"]].drop_duplicates().itertuples(index=False, name=None))
     if not couples:
         return None
+    left_out = f"; the first {MAX_PANELS} of {len(couples)} pairs of architectures" if len(couples) > MAX_PANELS else ""
+    couples = couples[:MAX_PANELS]
     figure, axes = panels(len(couples))
     drawn = []
     for panel, (one, other) in zip(axes, couples, strict=True):
@@ -175,7 +177,7 @@ def across_architectures(table: pd.DataFrame, split: str = "test") -> Drawing | 
         panel.set_xlabel("accuracy reached (fraction)", fontsize=9)
         panel.set_ylabel("Cohen's kappa of right against wrong", fontsize=9)
     names = {"within": "two of the first", "within_other": "two of the second", "other_seeds": "one of each"}
-    title = "Agreement across architectures at equal accuracy: means over schedules ±1 standard error"
+    title = f"Agreement across architectures at equal accuracy: means over schedules ±1 standard error{left_out}"
     return finish(figure, axes, _handles([*names], names), title, pd.concat(drawn, ignore_index=True))
 
 
@@ -191,7 +193,7 @@ def _lines(panel: Axes, rows: pd.DataFrame, x: str, kinds: Iterable[str]) -> pd.
         panel.errorbar(
             means.index.to_numpy(float),
             means.to_numpy(),
-            yerr=errors.fillna(0.0).to_numpy(),
+            yerr=errors.to_numpy(),  # of a single one it is unknown: no bar
             color=colour,
             marker=marker,
             linestyle=style,

@@ -50,7 +50,7 @@ def agree(asked: Asked) -> Found:
             "Agreement across the swap",
             "Where the line of one of each lies below those of two of a kind, the swap made the networks learn other examples.",
             "Cohen's kappa of being right on test images, of two networks of a stressed family, two of its control, and one of each, since "
-            "the swap. Means over families, counted above each panel, ±1 standard error over controls.",
+            "the swap. Means over controls of those over their families, counted above each panel, ±1 standard error over controls.",
         ),
         "agreement_across_architectures": (
             agreement_figures.across_architectures(between),

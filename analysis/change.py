@@ -44,7 +44,7 @@ def after_swap(asked: Asked) -> Found:
             "Where a coloured line comes back to that of the controls, the swap was overcome; the dotted lines are the swaps.",
             f"Gap, and spread per layer, of controls and of the {counted(len(stressed), 'stressed family')} by swap epoch (pulses left "
             "out): before the swap, right after it (same weights, new functions, 0 steps), and as often as was recorded until the end; "
-            "means over families, 95 % t intervals over families.",
+            "means over families, counted in the key by layer, 95 % t intervals over families.",
         )
     }
     lines = [_recovery_line(recovered), *_return_line(found["returns"]), *_rate_lines(association)]

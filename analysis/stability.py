@@ -188,7 +188,7 @@ def _charts(
             "Points from the lower left to the upper right say that networks err more the less stable their output is to warps, against "
             "noise of the same size; points along the dashed line, that they do so by the published law.",
             f"Mean test error against R of the output at the end of training ({law}; log mean over replicas), a point per family, counted "
-            "in the key, bars ±1 standard error over replicas. Dashed: the relation published for 15 architectures on CIFAR-10; line: "
+            "in the key, bars ±1 standard error of R over replicas. Dashed: the relation published for 15 architectures on CIFAR-10; line: "
             "power law fitted here, its exponent with a 95 % bootstrap interval over controls and replicas.",
         ),
         "stability_by_layer": (
@@ -197,7 +197,7 @@ def _charts(
             "Below 1 a layer is more stable to warps than to noise of the same size. Where the line of the end lies below that of init, "
             "training made it so.",
             f"R of each layer of the controls ({law}): log means over families, counted above each panel; bars reach from the least to the "
-            "largest family.",
+            "largest family. Families of all sizes of the training set and other settings of a model are taken together.",
         ),
         "stability_over_training": (
             stability_figures.over_training(means[means["is_output"]], models),
@@ -205,7 +205,7 @@ def _charts(
             "A step at the swap is what new functions do at the same weights, where a swap of the loss alone changes nothing; the way to "
             "the end is what training makes of it.",
             f"D, G and R of the output ({law}), by what the first swap exchanges: a thin line per family, counted in the key, thick lines "
-            "log means over the families of a model. The spread of the thin lines stands for an interval.",
+            "log means over the families of a model, whatever their training size. The spread of the thin lines stands for an interval.",
         ),
         "stability_over_sizes": (
             stability_figures.over_sizes(points, slopes),

@@ -80,7 +80,7 @@ def against_error(rows: pd.DataFrame, fit: pd.Series, colours: pd.Series | None)
     _logarithmic(panel, x=True)
     panel.set_xlabel(f"relative stability R ({fit['estimator']}), c = {fit['cut']}, δ = {fit['displacement_px']:g} px", fontsize=9)
     panel.set_ylabel("test error (fraction)", fontsize=9)
-    title = "Test error against relative stability: a point is a family, bars ±1 standard error over replicas"
+    title = "Test error against relative stability: a point is a family, bars ±1 standard error of R over replicas"
     columns = ["trial", "schedule", "relative", "relative_se_log", "test_error", "num_replicas"]
     return finish(figure, [panel], handles, title, rows[columns].assign(group=group))
 

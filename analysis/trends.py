@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from analysis.activations import layer_order
 from analysis.akp import CONFIDENCE, PRIMARY_MEASURE, PRIMARY_PREDICTOR
 from analysis.drawing import Drawing
-from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, finish, panels
+from analysis.figures import INK, SWAP_EPOCH_COLOURS, SWAP_EPOCH_MARKERS, SWAPPED, families_a_panel, finish, panels
 from analysis.measures.generalization import PREDICTORS
 from analysis.measures.similarity import MEASURES
 
@@ -38,8 +38,8 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> Drawing |
     shown += [(looks[looks["layer"] == layer], "spread", f"spread: {MEASURES[measure].spread_title}", layer) for layer in layers]
     drawn = []
     for panel, (rows, column, label, title) in zip(axes, shown, strict=True):
-        before = (rows["moment"] == "before_swap").to_numpy()  # what a family was before its swap is its control
-        controls = rows[rows["swap_epoch"].isna() | before]
+        at_swap = (rows["moment"] == "epoch") & (rows["epoch"] == rows["swap_epoch"])  # metrics of an epoch come before its swap
+        controls = rows[rows["swap_epoch"].isna() | (rows["moment"] == "before_swap") | at_swap]  # before its swap it is its control
         controls = controls.assign(trial=controls["control"]).drop_duplicates(["trial", "epoch"])
         of = _over_epochs(panel, controls, column, "#000000", "o", -0.06)
         drawn.append(of.assign(panel=title, quantity=column, families="controls"))
@@ -52,11 +52,10 @@ def after_swap(table: pd.DataFrame, measure: str = PRIMARY_MEASURE) -> Drawing |
         panel.set_title(title, fontsize=9, color=INK, loc="left")
         panel.set_ylabel(label, fontsize=9)
         panel.set_xlabel("epoch", fontsize=9)
-    families = table.drop_duplicates("trial")
-    handles = [_handle("#000000", "o", f"controls ({families['swap_epoch'].isna().sum()})")]
-    handles += [
-        _handle(*_look(i), f"swap at epoch {epoch} ({(families['swap_epoch'] == epoch).sum()})") for i, epoch in enumerate(swap_epochs)
-    ]
+    handles = [_handle("#000000", "o", f"controls ({families_a_panel(looks[looks['swap_epoch'].isna()], layers)})")]
+    for index, epoch in enumerate(swap_epochs):
+        here = families_a_panel(looks[looks["swap_epoch"] == epoch], layers)
+        handles.append(_handle(*_look(index), f"swap at epoch {epoch} ({here})"))
     title = f"Families after their swap: means over families, {CONFIDENCE:.0%} t intervals"
     return finish(figure, axes, handles, title, pd.concat(drawn, ignore_index=True))
 
@@ -78,7 +77,9 @@ def _over_epochs(panel: Axes, rows: pd.DataFrame, column: str, colour: str, mark
     panel.errorbar(found.index + shift, found["mean"], yerr=reach, marker=marker, markeredgewidth=0.5, zorder=3, **style)
     reach = np.where(found["count"] > 1, reach, np.nan)
     ends = {"low": found["mean"] - reach, "high": found["mean"] + reach}
-    return found.assign(**ends).rename(columns={"count": "num_families"}).drop(columns="sem").reset_index(names="epoch")
+    found = found.assign(**ends).rename(columns={"count": "num_families"}).drop(columns="sem").reset_index(names="place")
+    found.insert(0, "epoch", np.floor(found["place"] + 0.01))
+    return found.assign(after_swap=found.pop("place") > found["epoch"] + 0.05)
 
 
 def spread_over_sizes(fits: pd.DataFrame, spreads: pd.DataFrame, axis: str, measure: str = PRIMARY_MEASURE) -> Drawing | None:

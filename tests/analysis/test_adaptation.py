@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import tables
+from analysis import tables, trends
 from analysis.__main__ import main
 from analysis.adaptation import accuracies, adaptation, last_swap_epoch, returns
 from analysis.analyse import analyse
@@ -233,6 +233,19 @@ def test_rates_need_times_and_say_which(make):
     answer = associations(many, many[["trial"]].drop_duplicates().assign(gap_accuracy=0.1, gap_cross_entropy=0.1, test_error=0.1))
     assert set(answer["statement"]) == {"undecided"}
     assert answer["reason"].str.contains("2 families with a rate, fewer than 5").all()
+
+
+def test_before_its_swap_a_family_is_its_control_in_the_gap_as_in_the_spread(make):
+    """Metrics of the epoch of a swap come before it. Looks after 0 steps stand at the swap's epoch in the rows."""
+    table = adaptation(make([4, 6]))
+    epoch = table["swap_epoch"].dropna().min()
+    table = table[table["swap_epoch"].notna() | (table["epoch"] != epoch)]  # controls were not looked at then
+    drawing = trends.after_swap(table)
+    assert drawing is not None
+    for panel, rows in drawing.rows.groupby("panel"):
+        assert epoch in set(rows.loc[rows["families"] == "controls", "epoch"]), panel
+    assert (drawing.rows["epoch"] % 1 == 0).all()
+    assert drawing.rows.loc[drawing.rows["after_swap"], "epoch"].eq(epoch).all()
 
 
 def test_the_analysis_asks_where_it_can(make, capsys):
