@@ -128,7 +128,8 @@ def _association(associations: pd.DataFrame) -> str:
     if primary.empty:
         parts = [f"<p class='soft'>{NO_SPREAD}</p>"]
     else:
-        parts = [_associations(primary, f"Declared: measure {PRIMARY_MEASURE}, at the end of training. {_estimators(primary)}")]
+        declared = f"Declared: measure {PRIMARY_MEASURE}, at the end of training, by {PRIMARY_PREDICTOR}. {_estimators(primary)}"
+        parts = [_associations(primary, declared, ["measure", "moment", "predictor"])]
     for summary, rows in (("Other measures", of_gap), ("All moments and predictors", associations)):
         parts.append(f"<details><summary>{summary} (exploratory)</summary>{_associations(rows, _estimators(rows))}</details>")
     return "\n".join(parts)
@@ -165,7 +166,8 @@ def _estimators(rows: pd.DataFrame) -> str:
     )
 
 
-def _associations(rows: pd.DataFrame, caption: str) -> str:
+def _associations(rows: pd.DataFrame, caption: str, said: Sequence[str] = ()) -> str:
+    """`said` are columns that the caption stands for."""
     return table(
         pd.DataFrame(
             {
@@ -177,6 +179,7 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
                 "95 % interval": [interval(*pair) for pair in zip(rows["rho_low"], rows["rho_high"], strict=True)],
                 "p": rows["p"],
                 "p (max-T)": rows["p_adjusted"],
+                "verdict": rows["verdict"],
                 "detectable": rows["detectable_rho"],
                 "weighted": rows["rho_weighted"],
                 "tau": rows["tau"],
@@ -185,9 +188,9 @@ def _associations(rows: pd.DataFrame, caption: str) -> str:
                 "families": rows["num_families"],
                 "alone": rows["num_alone"],
                 "dropped": rows["num_dropped"],
-                "verdict": rows["verdict"] + rows["reason"].map(lambda reason: f" ({reason})" if reason else ""),
+                "reason": rows["reason"].map(lambda reason: reason or ""),
             }
-        ),
+        ).drop(columns=list(said)),
         caption,
     )
 
