@@ -1,5 +1,8 @@
 """A sweep in Python: the sweep file as an object, its plan, and results that are those of `analysis.load`."""
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +181,26 @@ def test_a_notebook_gets_one_bar_that_is_replaced_and_what_went_wrong(tmp_path):
     assert "failed: on purpose" in said
     assert "test 0.800" not in said
     assert "3 lines are kept" in said
+
+
+def test_a_terminal_gets_a_live_line_and_a_line_per_family():
+    """On a real terminal, a pty: the line is drawn while families run, and goes in the end."""
+    ours, its = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "200"}
+    process = subprocess.Popen([sys.executable, "-c", IN_A_NOTEBOOK], stdout=its, stderr=its, env=environment)
+    os.close(its)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a pty
+        while part := os.read(ours, 65536):
+            said += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = said.decode()
+    assert "0 of 3 families done, 0 running" in text
+    assert text.count("test 0.800") == 3
+    assert "failed: on purpose" in text
+    last = text.rpartition("families done")[2]
+    assert "\x1b[2K" in last  # erased
 
 
 def test_an_outlook_of_nothing_left_has_no_costs(tmp_path, monkeypatch):
